@@ -16,7 +16,7 @@ from sifting import Sifting
 import bayes_dasl as bd
 from bayes_dasl._statistics import RectifiedBoxCoxNormal, truncated_moments
 from bayes_dasl.errors import ModelError
-from bayes_dasl.filtering.filter import Belief, _conditioned
+from bayes_dasl.filtering import filter as filtered
 from bayes_dasl.inference import pose
 from bayes_dasl.noise.sequential import Seen, on_link
 
@@ -367,9 +367,9 @@ def test_what_cannot_be(make, told):
 def test_a_censored_residual_leaves_the_moments_of_a_truncated_normal():
     """Of a state (r, s) with correlation, given r < 0.3: by the law of total covariance."""
     covariance = np.array([[1.0, 0.6], [0.6, 2.0]])
-    ahead = Belief(jnp.zeros(()), jnp.zeros(2), jnp.asarray(covariance))
+    ahead = filtered.Belief(jnp.zeros(()), jnp.zeros(2), jnp.asarray(covariance))
     seen = Seen(jnp.asarray(0.0), jnp.asarray(True), (jnp.asarray(-jnp.inf), jnp.asarray(0.3)))
-    after = _conditioned(ahead, 0, seen, jnp.asarray(1.0))
+    after = filtered._conditioned(ahead, 0, seen, jnp.asarray(1.0))
     mean, variance = stats.truncnorm(-np.inf, 0.3).stats()
     gain = covariance[:, 0]
     np.testing.assert_allclose(after.mean, gain * mean, rtol=1e-5)

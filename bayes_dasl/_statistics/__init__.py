@@ -1,4 +1,4 @@
-"""Statistics of draws, and distributions that NumPyro lacks or does not describe in words."""
+"""Statistics of draws; distributions that NumPyro lacks; descriptions of distributions in words."""
 
 from .convergence import (
     allowance as allowance,

@@ -21,9 +21,9 @@ def blocks(sizes: Mapping[str, int], most: int) -> Iterator[dict[str, slice]]:
         most: the largest number of values of a block.
 
     Yields:
-        The slice of each dimension; all blocks, in the order of the array, make up the whole.
+        The slice of each dimension, by name. The blocks cover the array, in its order.
     """
-    # The last dimensions are whole in each block, as far as they fit.
+    # Fill blocks from the last dimension on, since its values lie next to each other.
     parts, inside = [], 1
     for size in reversed(list(sizes.values())):
         step = max(1, min(size, most // max(1, inside)))
@@ -37,11 +37,11 @@ def blocks(sizes: Mapping[str, int], most: int) -> Iterator[dict[str, slice]]:
 def blocks_of(
     draws: xr.DataArray, sizes: Mapping[str, int] | None = None
 ) -> Iterator[dict[str, slice]]:
-    """Blocks that hold all draws, for `draws_at`.
+    """Return blocks of an array that each hold all draws, for `draws_at`.
 
     Args:
         draws: the array.
-        sizes: dimensions and sizes to split, in place of those of the array.
+        sizes: dimensions and sizes to split instead of those of the array.
 
     Returns:
         The blocks, see `blocks`.
@@ -53,6 +53,10 @@ def blocks_of(
 
 def draws_at(draws: xr.DataArray, at: Mapping[str, Any]) -> np.ndarray:
     """Load the draws of a block, all chains one after the other.
+
+    Args:
+        draws: the array.
+        at: a block from `blocks_of`.
 
     Returns:
         The draws `(draw, datum)`.

@@ -1,28 +1,34 @@
-"""R-hat, effective sample sizes and tail indices of draws; which draws to look at."""
+"""R-hat, effective sample sizes and tail indices of draws, and evenly spaced indices."""
 
 import numpy as np
 from scipy.special import chdtri
 
 TAIL = 0.05
-"""Tail effective sample sizes are for this quantile and one minus it, the ends of intervals."""
+"""Tail effective sample sizes are those of this quantile and of one minus this quantile."""
 
-# The usual bounds on R-hat hold for about so many quantities.
+# The usual bounds on R-hat hold for about this number of quantities.
 _FEW = 10
 _BY_CHANCE = 0.05
 _FEWEST_FOR_TAILS = 100
-# For more draws than these, ArviZ takes 3 √draws of them as the tail, else a fifth.
+# ArviZ takes a fifth of the draws as tail up to this effective number of draws, else a multiple of
+# the root of their number.
 _FEWEST_EFFECTIVE = 225
 
 
 def allowance(number: int, groups: int) -> float:
-    r"""Factor by which the largest R-hat of many quantities may exceed 1 more than that of ten.
+    r"""Return by which factor $\hat R - 1$ of the worst of many quantities may exceed that of ten.
 
-    For `groups` of draws that agree, $(\hat R^2 - 1) \cdot \mathrm{ESS}$ follows a $\chi^2$
-    distribution with `groups - 1` degrees of freedom. The factor is a ratio of two $\chi^2$ values.
-    The largest of `number` quantities exceeds the one in 5 % of runs, the largest of ten the other.
+    For groups of draws with the same distribution, $(\hat R^2 - 1) \cdot \mathrm{ESS}$ follows a
+    $\chi^2$ distribution with `groups - 1` degrees of freedom. The factor is a ratio of two values
+    of $\chi^2$: the largest of `number` quantities exceeds the first in 5 % of runs, and the
+    largest of ten quantities exceeds the second.
+
+    Args:
+        number: the number of quantities.
+        groups: the number of groups of draws that R-hat compares, such as halves of chains.
 
     Returns:
-        The factor, at least 1; the ESS may be lower by the same factor.
+        The factor, at least 1. The effective sample size may be lower by the same factor.
     """
     if number <= _FEW or groups < 2:
         return 1.0
@@ -31,7 +37,7 @@ def allowance(number: int, groups: int) -> float:
 
 
 def moving_quantities(values: np.ndarray) -> np.ndarray:
-    """Return which quantities of draws `(chain, draw, quantity)` differ between draws.
+    """Return which quantities of draws `(chain, draw, quantity)` are not constant.
 
     Returns:
         A flag for each quantity.
@@ -42,8 +48,11 @@ def moving_quantities(values: np.ndarray) -> np.ndarray:
 def finite_draws(values: np.ndarray) -> tuple[np.ndarray, int]:
     """Drop draws that are not finite, and cut every chain to the length of the shortest.
 
+    Args:
+        values: draws `(chain, draw, quantity)`.
+
     Returns:
-        The draws that stay, `(chain, draw, quantity)`, and the number of other draws.
+        The remaining draws, `(chain, draw, quantity)`, and the number of draws that are not finite.
     """
     ok = np.all(np.isfinite(values), axis=2)
     length = int(ok.sum(axis=1).min()) if ok.size else 0
@@ -52,10 +61,10 @@ def finite_draws(values: np.ndarray) -> tuple[np.ndarray, int]:
 
 
 def effective_sizes(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Bulk and tail effective sample sizes of draws `(chain, draw, quantity)`.
+    """Return bulk and tail effective sample sizes of draws `(chain, draw, quantity)`.
 
     Returns:
-        Both for each quantity; 0 where they are not defined.
+        The bulk size and the tail size of each quantity; 0 where they are not defined.
     """
     from arviz_stats.base.array import array_stats
 
@@ -66,13 +75,13 @@ def effective_sizes(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def rhat(values: np.ndarray) -> np.ndarray:
-    """Rank-normalised split R-hat of draws `(chain, draw, quantity)`.
+    """Return the rank-normalised split R-hat of draws `(chain, draw, quantity)`.
 
-    A single chain is judged by its two halves.
+    For a single chain, its two halves take the place of chains.
 
     Returns:
-        R-hat of each quantity. It is infinite where it is not defined: if all draws are equal, one
-        is NaN, or a chain (or half) has fewer than four.
+        R-hat of each quantity. It is infinite where it is not defined: if all draws are equal, a
+        draw is NaN, or a chain (or half) has fewer than four draws.
     """
     from arviz_stats.base.array import array_stats
 
@@ -86,19 +95,21 @@ def rhat(values: np.ndarray) -> np.ndarray:
 
 
 def nested_rhat(draws: np.ndarray, superchains: int) -> float:
-    """The largest rank-normalised nested R-hat of draws `(chain, draw, quantity)`.
+    """Return the largest rank-normalised nested R-hat of all quantities.
 
-    Chains of one superchain must lie one after the other.
+    Args:
+        draws: draws `(chain, draw, quantity)`; the chains of a superchain are consecutive.
+        superchains: the number of superchains.
 
     Returns:
-        The largest of all quantities; infinite where one cannot be computed.
+        The maximum; infinite if the value of a quantity cannot be computed.
 
     Source: Margossian et al. (2024).
     """
     from arviz_stats.base.array import array_stats
 
     numbers = np.arange(superchains).repeat(len(draws) // superchains)
-    # Draws that never move have no variance.
+    # Constant draws have no variance.
     with np.errstate(invalid="ignore", divide="ignore"):
         values = array_stats.rhat_nested(
             np.moveaxis(draws, -1, 0), superchain_ids=numbers, chain_axis=1, draw_axis=2
@@ -107,15 +118,17 @@ def nested_rhat(draws: np.ndarray, superchains: int) -> float:
 
 
 def tail_index(values: np.ndarray) -> tuple[float, float]:
-    r"""The Pareto $\hat k$ of the heavier tail of draws `(chain, draw)`, and its standard error
-    $(1 + k) / \sqrt{m}$.
+    r"""Return the Pareto $\hat k$ of the heavier tail of draws, and its standard error.
 
-    From k = 1/2 on there is no variance. The error is that at k = 1/2, where m is the effective
-    number of draws in the tail.
+    A distribution with $k \ge 1/2$ has no finite variance. The standard error is
+    $(1 + k) / \sqrt{m}$ at $k = 1/2$, where $m$ is the effective number of draws in the tail.
+
+    Args:
+        values: draws `(chain, draw)`.
 
     Returns:
-        Both; NaN if no tail can be fitted: fewer than 100 draws, a tail of equal draws, or no
-        effective sample size.
+        $\hat k$ and its standard error. Both are NaN if no tail can be fitted: for fewer than 100
+        draws, a tail of equal draws, or without an effective sample size.
 
     Source: Vehtari et al. (2024), section 3.2; Smith (1987), Estimating tails of probability
     distributions.
@@ -131,15 +144,16 @@ def tail_index(values: np.ndarray) -> tuple[float, float]:
         )
     except ValueError:  # a tail of equal values
         return np.nan, np.nan
-    # The size of the tail that ArviZ fitted, from which the error follows.
+    # Repeat ArviZ's rule for the size of the tail, which determines the error.
     few = values.size * relative <= _FEWEST_EFFECTIVE
     tail = values.size / 5 if few else 3 * np.sqrt(values.size / relative)
     return float(np.asarray(found)), float(1.5 / np.sqrt(tail * min(relative, 1.0)))
 
 
 def thinned(total: int, most: int) -> np.ndarray:
-    """Return at most `most` evenly spaced indices below `total`, the first and the last
-    included.
+    """Return at most `most` evenly spaced indices below `total`, with the first index.
+
+    If there are at least two, they include the last index.
 
     Returns:
         The indices, ascending.

@@ -6,27 +6,27 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-# The highest lag-one correlation that a finite series can show.
+# Upper limit of an estimated lag-one correlation.
 _HIGHEST = 0.99
-# The fewest independent values that determine a spread.
+# The fewest independent values from which a variance can be estimated.
 _FEWEST = 2.0
 
 
 def error_of_mean(grids: Sequence[np.ndarray]) -> float:
-    r"""The standard error of the mean of values that may depend on one another.
+    r"""Return the standard error of the mean of values that may depend on one another.
 
-    $\hat\sigma^2 = s^2 / (n / \tau - 1)$, with the mean square deviation $s^2$ and the variance
-    inflation $\tau$. Along each axis $\tau$ is the larger of two estimates: a first-order
-    autoregression with bias-corrected correlation, and the sum of correlations up to the first that
-    is not positive.
+    $\hat\sigma^2 = s^2 / (n / \tau - 1)$ for $n$ values with the mean square deviation $s^2$ and
+    the variance inflation $\tau$. $\tau$ is the product of factors for each axis. Each factor is
+    the larger of two estimates: a first-order autoregression with bias-corrected correlation, and
+    the sum of correlations up to the first that is not positive.
 
     Args:
-        grids: one array for each observable, time as its first axis and members or places as the
+        grids: one array for each observable, time as its first axis and groups or places as the
             others; NaN where there is no value. Arrays of the same shape are taken to belong to the
             same times.
 
     Returns:
-        The standard error; infinite where fewer than two values are there.
+        The standard error; infinite for fewer than two values.
 
     Source: Kendall (1954), Note on bias in the estimation of autocorrelation; Geyer (1992) on sums
     of correlations.
@@ -49,18 +49,19 @@ def error_of_mean(grids: Sequence[np.ndarray]) -> float:
 
 
 def independent_hits(grids: Sequence[np.ndarray]) -> float:
-    r"""The number of independent normal scores that tell as much about the width of intervals.
+    r"""Return the number of independent values that determine a coverage as well as dependent ones.
 
-    Whether an interval holds a value depends on $|z|$. For two normal scores with correlation $r$
-    these events have a correlation of at most $r^2$, so that $n$ values are worth
-    $n / (1 + 2 \sum_k r_k^2)$. Correlations are taken about zero, the mean under a right forecast,
-    so that an error shared by all values counts as dependence.
+    Whether an interval holds a value depends on the absolute normal score $|z|$. For two normal
+    scores with correlation $r$, these events have a correlation of at most $r^2$. So $n$ values
+    have as much information as $n / (1 + 2 \sum_k r_k^2)$ independent ones, with the correlation
+    $r_k$ at lag $k$. Correlations are taken about zero, the mean under a calibrated forecast. So an
+    error shared by all values counts as dependence.
 
     Args:
         grids: normal scores, one array for each observable, as in `error_of_mean`.
 
     Returns:
-        The number, between one and the number of values; zero without any.
+        The number, between one and the number of values; zero without any value.
     """
     found = 0.0
     for stack in _stacks(_with_aligned_signs(grids)):
@@ -72,19 +73,22 @@ def independent_hits(grids: Sequence[np.ndarray]) -> float:
 
 
 def _with_aligned_signs(grids: Sequence[np.ndarray]) -> list[np.ndarray]:
-    """Flip the signs of observables that move against the first one, which leaves |z| as it is."""
+    """Change the sign of observables that correlate negatively with the first; |z| is unchanged."""
     first = grids[0] if len(grids) else np.zeros(0)
     return [-g if g.shape == first.shape and np.nansum(g * first) < 0 else g for g in grids]
 
 
 def _stacks(grids: Sequence[np.ndarray]) -> Iterator[np.ndarray]:
-    """Grids of one shape as one array, with the observables as a further axis."""
+    """Yield the arrays of each shape as one array, with the observables as last axis."""
     for shape in dict.fromkeys(grid.shape for grid in grids):
         yield np.stack([grid for grid in grids if grid.shape == shape], axis=-1)
 
 
 def _along_each_axis(stack: np.ndarray) -> Iterator[np.ndarray]:
-    """All series along each axis in turn, `(series, position)`; gaps are closed, NaN come last."""
+    """Yield all series along each axis in turn, as arrays `(series, position)`.
+
+    Gaps in a series are closed, and NaN moved to its end.
+    """
     for axis in range(stack.ndim):
         rows = np.moveaxis(stack, axis, -1).reshape(-1, stack.shape[axis])
         order = np.argsort(np.isnan(rows), axis=1, kind="stable")
@@ -92,7 +96,11 @@ def _along_each_axis(stack: np.ndarray) -> Iterator[np.ndarray]:
 
 
 def _correlations(rows: np.ndarray) -> Iterator[tuple[float, float]]:
-    """The correlation about zero at lags 1, 2, …, and its number of pairs per value."""
+    """Yield the correlation about zero at lags 1, 2, …, and its number of pairs per value.
+
+    Args:
+        rows: series `(series, position)`, NaN where there is no value.
+    """
     seen = np.isfinite(rows)
     values = np.where(seen, rows, 0.0)
     number = max(int(seen.sum()), 1)
@@ -106,7 +114,12 @@ def _correlations(rows: np.ndarray) -> Iterator[tuple[float, float]]:
 
 
 def _summed(rows: np.ndarray, *, power: int) -> float:
-    """The variance inflation from all correlations up to the first that is not positive."""
+    """Return the variance inflation from all correlations up to the first that is not positive.
+
+    Args:
+        rows: series `(series, position)`.
+        power: the power to which correlations are raised.
+    """
     inflation = 1.0
     for correlation, share in _correlations(rows):
         if correlation <= 0:
@@ -116,7 +129,7 @@ def _summed(rows: np.ndarray, *, power: int) -> float:
 
 
 def _autoregressive(rows: np.ndarray) -> float:
-    """The variance inflation of a first-order autoregression in series of these lengths."""
+    """Return the variance inflation of a first-order autoregression fitted to series."""
     correlation, _ = next(_correlations(rows), (0.0, 0.0))
     lengths = np.isfinite(rows).sum(axis=1)
     number = int(lengths.sum())
@@ -129,4 +142,5 @@ def _autoregressive(rows: np.ndarray) -> float:
 
 
 def _finite_number(grid: np.ndarray) -> int:
+    """Return the number of finite values."""
     return int(np.isfinite(grid).sum())

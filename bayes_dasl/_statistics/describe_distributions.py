@@ -21,18 +21,17 @@ _SIGNS = {
     operator.truediv: "/",
     operator.pow: "**",
 }
-# Sides of a support, in words if the bound itself is excluded or included.
+# Sides of a support in words: if the bound is excluded, and if it is included.
 _ENDS_IN_WORDS = {"lower": ("greater than", "at least"), "upper": ("less than", "at most")}
 
 
 def of_a_prior(distribution: dist.Distribution) -> str:
-    """Return the end of an error message for a prior with a random parameter; "" for other
-    priors.
+    """Return the end of an error message for a prior with a random parameter.
 
     NumPyro refuses such a prior itself, unless it was built with `validate_args=False`.
 
     Returns:
-        The message; empty for any other prior.
+        The message; "" for any other prior.
     """
     kind = type(distribution).__name__
     for name in distribution.arg_constraints:
@@ -45,7 +44,12 @@ def of_a_prior(distribution: dist.Distribution) -> str:
 
 
 def possible(distribution: dist.Distribution, at: float) -> Any:
-    """A value in the support of a distribution, a different one for each `at` in (0, 1).
+    """Return a value in the support of a distribution.
+
+    Args:
+        distribution: the distribution.
+        at: a number in (0, 1), which selects the value; different numbers give different values,
+            except for discrete supports and supports such as a sphere.
 
     Returns:
         An array of the distribution's shape.
@@ -74,10 +78,14 @@ def possible(distribution: dist.Distribution, at: float) -> Any:
 
 
 def free_shape(distribution: Any, shape: tuple[int, ...]) -> tuple[int, ...]:
-    """The shape of a parameter in unconstrained space: a triangle for a correlation matrix.
+    """Return the shape of a parameter in unconstrained space, as of a correlation matrix.
+
+    Args:
+        distribution: the prior of the parameter.
+        shape: the shape of the parameter.
 
     Returns:
-        That shape, or the parameter's own if its support has no bijector.
+        The unconstrained shape; `shape` itself if the support has no bijector.
     """
     try:
         return tuple(biject_to(distribution.support).inverse_shape(shape))
@@ -87,7 +95,7 @@ def free_shape(distribution: Any, shape: tuple[int, ...]) -> tuple[int, ...]:
 
 
 def same_support(one: dist.Distribution, other: dist.Distribution) -> bool:
-    """Whether two distributions have the same support.
+    """Return whether two distributions have the same support.
 
     Returns:
         True for supports of one type with equal ends.
@@ -99,7 +107,7 @@ def same_support(one: dist.Distribution, other: dist.Distribution) -> bool:
 
 
 def support_of_draws(draws: Any) -> Any:
-    """The support that draws suggest: positive if all of them are, else real.
+    """Return the support that draws suggest: positive if all draws are positive, else real.
 
     Returns:
         The constraint; positive for traced draws, whose values are not known.
@@ -111,14 +119,14 @@ def support_of_draws(draws: Any) -> Any:
 
 
 def _base_of(support: Any) -> Any:
-    """The constraint on each element of a support."""
+    """Return the constraint on a single element of a support."""
     while hasattr(support, "base_constraint"):
         support = support.base_constraint
     return support
 
 
 def describe_support(support: Any) -> str:
-    """A support in words, such as `greater than 0` or `whole numbers, at least 0`.
+    """Return a support in words, such as `greater than 0` or `whole numbers, at least 0`.
 
     Returns:
         The words, for error messages.
@@ -132,17 +140,20 @@ def describe_support(support: Any) -> str:
 
 
 def bounds(support: Any) -> dict[str, float]:
-    """Bounds of a support that are finite and the same for every element.
+    """Return the bounds of a support that are finite and equal for all elements.
 
     Returns:
-        `lower` and `upper`, as far as there are such bounds.
+        `lower` and `upper`; a side without such a bound is absent.
     """
     ends = _finite_bounds(support).items()
     return {side: float(value.ravel()[0]) for side, value in ends if np.ptp(value) == 0}
 
 
 def _finite_bounds(support: Any) -> dict[str, np.ndarray]:
-    """Arrays of bounds, `lower` and `upper`, of a support, as far as they are finite."""
+    """Return the finite bounds of a support as arrays, `lower` and `upper`.
+
+    A side is absent if some element has no finite bound.
+    """
     support = _base_of(support)
     found = {}
     for side in _ENDS_IN_WORDS:
@@ -155,10 +166,10 @@ def _finite_bounds(support: Any) -> dict[str, np.ndarray]:
 
 
 def chosen_bounds(distribution: dist.Distribution) -> dict[str, Any]:
-    """Bounds that the user chose, such as the ends of a uniform prior.
+    """Return bounds that the user chose, such as the ends of a uniform prior.
 
-    Bounds that the family demands are not among them: a half-normal is positive, a beta variable
-    lies in (0, 1). A truncation at zero alone is not among them either.
+    Bounds that the family implies are left out: a half-normal is positive, and a beta variable lies
+    in (0, 1). A lower bound of zero without an upper bound is left out, too.
 
     Returns:
         `lower` and `upper`; nested lists where elements differ.
@@ -173,10 +184,10 @@ def chosen_bounds(distribution: dist.Distribution) -> dict[str, Any]:
 
 
 def may_be_negative(value: Any) -> bool:
-    """Whether a distribution allows negative numbers, or a known number is not positive.
+    """Return whether a distribution allows negative numbers, or a known number is not positive.
 
     Returns:
-        False for a traced number, whose value is not known.
+        The answer; False for a traced number, whose value is not known.
     """
     if isinstance(value, dist.Delta):
         value = value.v
@@ -188,10 +199,10 @@ def may_be_negative(value: Any) -> bool:
 
 
 def describe_distribution(distribution: Any) -> str:
-    """A distribution in words, such as `LogNormal(-0.6, 0.51)`.
+    """Return a distribution in words, such as `LogNormal(-0.6, 0.51)`.
 
     Returns:
-        Family and parameters; the range of a parameter whose elements differ.
+        Family and parameters. A parameter whose elements differ is given as a range.
     """
     # Shared and dependent distributions describe themselves.
     if hasattr(distribution, "described"):
@@ -211,7 +222,7 @@ def describe_distribution(distribution: Any) -> str:
 
 
 def name_of(function: Any) -> str:
-    """The name of a function, or of its class if it has none.
+    """Return the name of a function, or of its class if it has no name.
 
     Returns:
         The name.
@@ -220,7 +231,7 @@ def name_of(function: Any) -> str:
 
 
 def describe_call(function: Any, values: Iterable[Any], made: Any = None) -> str:
-    """A call in words, such as `LogNormal(Normal(0, 1), 0.3)` or `2 * rate`.
+    """Return a call in words, such as `LogNormal(Normal(0, 1), 0.3)` or `2 * rate`.
 
     Args:
         function: a function, a class or an operator.
@@ -247,6 +258,7 @@ def describe_call(function: Any, values: Iterable[Any], made: Any = None) -> str
 
 
 def _describe_argument(value: Any, inside: bool = False) -> str:
+    """Return an argument in words; in parentheses if it is an operand and itself an operation."""
     if isinstance(value, dist.Distribution):
         said = describe_distribution(value)
         return f"({said})" if inside and getattr(value, "function", None) in _SIGNS else said
@@ -255,13 +267,14 @@ def _describe_argument(value: Any, inside: bool = False) -> str:
 
 
 def _value_or_range(value: Any, digits: int = 3) -> str:
+    """Return a number with so many digits, or the range of an array with different elements."""
     low = float(np.min(value))
     high = float(np.max(value))
     return f"{low:.{digits}g}" if low == high else f"{low:.3g}…{high:.3g}"
 
 
 def describe_value(value: Any) -> str:
-    """An object in words that stands where a number belongs, with a remedy if one is likely.
+    """Return in words an object that was given in place of a number, with a likely remedy.
 
     Returns:
         The words, for error messages.

@@ -15,27 +15,28 @@ from numpyro.distributions.util import promote_shapes
 from .tails import Tails, censored_log_prob, log_between, log_tails, tails_where
 
 _TINY = 1e-300
-# 100 nodes in place of 48 change moments by at most 1e-11 of themselves.
+# With 100 instead of 48 nodes, moments change by a relative 1e-11 at most.
 _GAUSS = np.polynomial.legendre.leggauss(48)
-# Quadrature runs over so many standard deviations, and somewhat more for skewed laws.
+# Quadrature covers this number of standard deviations on each side; the second number limits how
+# much more it covers for skewed distributions.
 _WIDE, _MOST_SPREAD = 9.0, 5.0
-# From so many standard deviations on, the exponential tail is exact.
+# Beyond this number of standard deviations, the asymptotic tail of the normal density is exact.
 _FAR = 30.0
-# Stands for zero in a Box–Cox transform without shift, since log(0) is infinite.
+# Replaces zero in a Box–Cox transform without shift, since log(0) is infinite.
 _NEXT_TO_ZERO = 1e-12
-# Rounds in which a hurdle redraws zeros; a draw that is still zero then becomes 1.
+# The number of rounds in which a hurdle redraws zeros; a draw that is then still zero becomes 1.
 _ROUNDS = 50
 
 
 class CensoredLaw(dist.Distribution):
-    """A distribution of data that are measured, or known to lie between bounds.
+    """A distribution of data that are either measured or only known to lie between bounds.
 
     Draws and moments are those of the uncensored distribution.
 
     Args:
         uncensored: the distribution of the values themselves.
-        bounds: a function of values that returns the bounds of each. Both equal the value where it
-            was measured.
+        bounds: a function of values that returns the lower and upper bound of each value. Both
+            equal the value if it was measured.
     """
 
     pytree_data_fields = ("uncensored", "bounds")
@@ -65,7 +66,7 @@ class CensoredLaw(dist.Distribution):
 
 
 def _promoted(*values: Any, shape: tuple[int, ...] = ()) -> Any:
-    """NumPyro's `promote_shapes`, whose annotation is too wide for arithmetic."""
+    """Call NumPyro's `promote_shapes`, whose annotation is too wide for arithmetic."""
     return promote_shapes(*values, shape=shape)
 
 
@@ -77,7 +78,7 @@ class BoxCoxNormal(dist.Distribution):
 
     Args:
         loc: the location on the transformed scale.
-        scale: the standard deviation there.
+        scale: the standard deviation on the transformed scale, before truncation.
         power: λ, not negative.
         shift: c.
     """
@@ -108,14 +109,14 @@ class BoxCoxNormal(dist.Distribution):
 
     @property
     def _end(self) -> Any:
-        """The lower bound of the transform, in standard deviations from the location."""
+        """The lower end of the transformed scale, in standard deviations from the location."""
         positive = self.power > 0
         end = -1 / jnp.where(positive, self.power, 1.0)
         return jnp.where(positive, (end - self.loc) / self.scale, -jnp.inf)
 
     @property
     def _log_kept(self) -> Any:
-        """The log probability that a normal variable lies above the end."""
+        """The log probability that the normal variable lies above the lower end."""
         finite = jnp.isfinite(self._end)
         return jnp.where(finite, log_ndtr(-jnp.where(finite, self._end, 0.0)), 0.0)
 
@@ -130,10 +131,15 @@ class BoxCoxNormal(dist.Distribution):
         return self._back(normal_above(key, self._end, sample_shape + self.batch_shape))
 
     def _back(self, z: Any) -> Any:
+        """Transform a standard normal variable z back to y."""
         return un_box_cox(self.loc + self.scale * z, self.power, self.shift)
 
     def _about_median(self, *orders: int) -> tuple[Any, ...]:
-        """Moments E[(y - median)^n] for some n, by Gauss–Legendre quadrature over the normal z."""
+        """Return moments E[(y - median)^n] by Gauss–Legendre quadrature over the normal variable z.
+
+        Args:
+            orders: the powers n.
+        """
         # 1. The interval [low, low + 2 half]: wider where the back-transform is steep.
         relative = self.scale / jnp.maximum(1 + self.power * self.loc, 1e-6)
         relative = jnp.minimum(relative, _MOST_SPREAD)
@@ -173,7 +179,9 @@ class BoxCoxNormal(dist.Distribution):
 
 
 class RectifiedBoxCoxNormal(BoxCoxNormal):
-    r"""A censored normal variable x on the Box–Cox scale: zero for $x \le g(0)$, else $g^{-1}(x)$.
+    r"""A normal variable x on the Box–Cox scale g, censored at zero.
+
+    The value is zero for $x \le g(0)$, else $g^{-1}(x)$, with $g$ as in `BoxCoxNormal`.
 
     Args:
         loc: the mean of the normal variable.
@@ -188,7 +196,7 @@ class RectifiedBoxCoxNormal(BoxCoxNormal):
 
     @property
     def transforms(self) -> tuple[Callable[[Any], Any]]:
-        """The map from the normal variable to y."""
+        """The map from the normal variable x to the value."""
         return (self._from_normal,)
 
     def _from_normal(self, latent: Any) -> Any:
@@ -245,16 +253,21 @@ class RectifiedBoxCoxNormal(BoxCoxNormal):
 def normal_above(key: Any, end: Any, shape: tuple[int, ...]) -> Any:
     """Draw a standard normal variable that is truncated from below, also far out in its tail.
 
-    NumPyro and JAX invert the distribution function, which is 1 to the last digit above 8.3.
+    NumPyro and JAX invert the distribution function, which equals 1 in floating point above 8.3.
+
+    Args:
+        key: the random seed.
+        end: the lower end.
+        shape: the shape of the draws.
 
     Returns:
         Draws of the given shape.
     """
     end = jnp.broadcast_to(end, shape)
-    # 1. An end below zero: invert Φ.
+    # 1. An end below zero: invert the distribution function Φ.
     near = jax.random.truncated_normal(key, jnp.minimum(end, 0.0), jnp.inf, dtype=end.dtype)
     share = jax.random.uniform(key, shape, end.dtype, minval=_TINY)
-    # 2. Above zero: invert the upper tail, z = -Φ⁻¹(u Φ(-end)).
+    # 2. An end above zero: invert the upper tail, z = -Φ⁻¹(u Φ(-end)) for uniform u.
     middling = -ndtri(jnp.maximum(share * ndtr(-end), _TINY))
     # 3. Far out the tail falls like exp(-z²/2): z² = end² - 2 log u.
     far = jnp.sqrt(jnp.square(jnp.maximum(end, 1.0)) - 2 * jnp.log(share))
@@ -262,7 +275,12 @@ def normal_above(key: Any, end: Any, shape: tuple[int, ...]) -> Any:
 
 
 def box_cox(value: Any, power: Any, shift: Any) -> Any:
-    """The Box–Cox transform of positive `value + shift`.
+    """Return the Box–Cox transform of positive `value + shift`.
+
+    Args:
+        value: the values.
+        power: the power λ.
+        shift: the shift c.
 
     Returns:
         The transformed values.
@@ -276,7 +294,9 @@ def box_cox(value: Any, power: Any, shift: Any) -> Any:
 
 
 def box_cox_of_zero(power: Any, shift: Any) -> Any:
-    """The Box–Cox transform of zero; without a shift, of 1e-12, where the logarithm is finite.
+    """Return the Box–Cox transform of zero.
+
+    Without a shift, it is the transform of 1e-12, where the logarithm is finite.
 
     Returns:
         One number for each power and shift.
@@ -285,10 +305,10 @@ def box_cox_of_zero(power: Any, shift: Any) -> Any:
 
 
 def un_box_cox(transformed: Any, power: Any, shift: Any) -> Any:
-    """The inverse of `box_cox`; below the lower end of the transform it returns `-shift`.
+    """Return the inverse of `box_cox`; below the lower end of the transform it returns `-shift`.
 
     Returns:
-        The values on their own scale.
+        The values before the transform.
     """
     product = power * transformed
     near = jnp.abs(product) < 1e-6
@@ -300,11 +320,11 @@ def un_box_cox(transformed: Any, power: Any, shift: Any) -> Any:
 class Hurdle(dist.Distribution):
     """Zero with a given probability, else a positive draw of another distribution.
 
-    NumPyro has a hurdle from 0.22 on. It never finishes drawing if the other distribution gives
+    NumPyro has a hurdle from 0.22 on. Its sampling does not end if the other distribution gives
     only zeros.
 
     Args:
-        base_dist: the distribution of positive amounts, or of counts, whose zeros are left out.
+        base_dist: the distribution of positive amounts, or of counts without its zeros.
         gate: the probability of zero.
     """
 
@@ -342,7 +362,7 @@ class Hurdle(dist.Distribution):
         zero = jax.random.bernoulli(key_zero, self.gate, sample_shape + self.batch_shape)
         drawn = self.base_dist.sample(key, sample_shape)
         if self._counts:
-            # If that many draws are all zero, a positive one is hardly ever more than one.
+            # If all rounds give zero, positive counts are so rare that they are nearly always 1.
             def again(i, y):
                 anew = self.base_dist.sample(jax.random.fold_in(key, i), sample_shape)
                 return jnp.where(y == 0, anew, y)
@@ -351,7 +371,9 @@ class Hurdle(dist.Distribution):
         return jnp.where(zero, jnp.zeros_like(drawn), drawn)
 
     def cdf(self, value: Any) -> Any:
-        """P(Y ≤ value) for a hurdle of amounts; `icdf` is for these alone, too.
+        """Return P(Y ≤ value) for a hurdle of amounts.
+
+        Like `icdf`, it does not hold for counts.
 
         Returns:
             The probability of each value.
@@ -385,4 +407,4 @@ class Hurdle(dist.Distribution):
 NEW_DISTRIBUTIONS: dict[str, type[dist.Distribution]] = {
     law.__name__: law for law in (BoxCoxNormal, RectifiedBoxCoxNormal, Hurdle)
 }
-"""The distributions that their parameters alone rebuild, by name."""
+"""The distributions of this module that their parameters suffice to rebuild, by name."""

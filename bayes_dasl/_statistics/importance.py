@@ -1,4 +1,4 @@
-"""Pareto-smoothed importance weights of posterior draws, and resampling by them."""
+"""Pareto-smoothed importance weights of posterior draws, and resampling with these weights."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,19 +13,24 @@ from scipy.special import softmax
 from ..errors import MismatchError
 
 _LARGEST_PARETO_K = 0.7
-# A tenth of 4 × 1000 draws is 100 for each chain, the least that gives a good verdict on a fit.
+# The least effective share of draws. A tenth of 4 × 1000 draws is 100 for each chain, the least
+# number for a good verdict on a fit.
 _SMALLEST_SHARE = 0.1
 # Weights that differ by less than this share of the largest move means by at most 0.05 standard
 # deviations.
 _EQUAL = 0.1
 FEWEST = 25
 """The fewest draws to smooth: the tail is a fifth of them, and a Pareto fit needs five values."""
-# Log densities closer than the second number are equal, and are spread over the first.
+# Log densities whose range is at most the second number count as equal, and get jitter of the size
+# of the first.
 _SPREAD, _SAME = 1e-9, 1e-10
 
 
 def largest_pareto_k(draws: int) -> float:
-    """Return the Pareto k̂ from which importance-weighted means of `draws` draws are unreliable.
+    """Return the Pareto k̂ from which importance-weighted means are unreliable.
+
+    Args:
+        draws: the number of draws.
 
     Returns:
         The limit, at most 0.7.
@@ -39,8 +44,8 @@ def largest_pareto_k(draws: int) -> float:
 class Weights:
     """Smoothed weights of the distinct draws, which sum to one.
 
-    Equal draws in a row count as one draw with several times the weight. They come from rejected
-    proposals or an earlier resampling.
+    Equal consecutive draws count as one draw with several times the weight. Such copies come from
+    rejected proposals or an earlier resampling.
 
     Args:
         first: the index of each distinct draw among all draws.
@@ -59,11 +64,14 @@ class Weights:
 
     @property
     def trusted(self) -> bool:
-        """Whether means under the weights can be relied on."""
+        """Whether means under the weights are reliable, by k̂."""
         return self.pareto_k < largest_pareto_k(len(self.values))
 
     def may_replace(self, draws: int) -> bool:
-        """Whether resampling by these weights may replace `draws` draws.
+        """Return whether a sample drawn with these weights may replace the draws.
+
+        Args:
+            draws: the number of draws.
 
         Returns:
             True if k̂ is small and the effective size is at least a tenth of the draws.
@@ -73,8 +81,12 @@ class Weights:
     def resample(self, draws: int, *, key: Array) -> Int[np.ndarray, " draws"]:
         """Draw an equally weighted sample by systematic resampling.
 
-        A draw of weight w is taken `draws` · w times, rounded up or down. The order stays, so that
-        copies stand together and autocorrelation accounts for them.
+        A draw with weight w is taken `draws` · w times, rounded up or down. The order is kept, so
+        that copies are neighbours and autocorrelation accounts for them.
+
+        Args:
+            draws: the size of the sample.
+            key: the random seed.
 
         Returns:
             The indices of the draws, ascending.
@@ -92,14 +104,15 @@ def weigh(
     r"""Smooth the weights of draws by a Pareto distribution fitted to their tail.
 
     A weight that is NaN counts as zero. $\hat k$ is 0 if all weights lie within ten per cent of the
-    largest. It is infinite if nothing can be fitted: fewer than 25 distinct draws, or hardly any
-    with a positive weight.
+    largest. It is infinite if no tail can be fitted: for fewer than 25 distinct draws, or hardly
+    any with a positive weight.
 
     Args:
         log_weights: the log weight of each draw.
-        draws: all parameters of each draw in a row, to find equal ones.
-        earlier: the log weights of an earlier resampling. $\hat k$ then is the larger of the last
-            and of the product of both, so that many small steps do not look reliable.
+        draws: all parameters of each draw in a row, to find equal draws.
+        earlier: the log weights of an earlier resampling. $\hat k$ is then the larger of two
+            values: for `log_weights`, and for their sum with `earlier`. So many small steps do not
+            look reliable.
 
     Returns:
         The weights of the distinct draws.
@@ -111,25 +124,26 @@ def weigh(
     starts = np.flatnonzero(np.concatenate([[True], new]))
     repeats = np.diff(np.append(starts, len(draws)))
     log_weights = np.where(np.isnan(log_weights), -np.inf, log_weights)[starts]
-    # 2. The tail of their weights.
+    # 2. Smooth the tail of the weights of distinct draws.
     smoothed, pareto_k = _smoothed(log_weights)
     if earlier is not None:
         pareto_k = max(pareto_k, _smoothed(log_weights + earlier[starts])[1])
     if not np.isfinite(log_weights.max()):
         return Weights(starts, repeats / repeats.sum(), pareto_k)
-    # 3. Copies multiply weights only after smoothing, since they would clump the tail.
+    # 3. Multiply weights by the number of copies after smoothing, so that no equal weights disturb
+    #    the fit of the tail.
     return Weights(starts, softmax(smoothed + np.log(repeats)), pareto_k)
 
 
 def _smoothed(
     log_weights: Float[np.ndarray, " distinct"],
 ) -> tuple[Float[np.ndarray, " distinct"], float]:
-    """The log weights with their tail smoothed, and its shape k̂."""
+    """Return the log weights with their tail smoothed, and the shape k̂ of the tail."""
     from arviz_stats.base.array import array_stats
 
     if not np.isfinite(log_weights.max()):
         return log_weights, np.inf
-    # Bounded weights need no tail; its shape would be that of rounding errors.
+    # Nearly equal weights need no smoothing; a fit to them would describe rounding errors.
     if np.ptp(np.exp(log_weights - log_weights.max())) < _EQUAL:
         return log_weights, 0.0
     if len(log_weights) < FEWEST:
@@ -149,7 +163,7 @@ def jittered_constants(log_density: Float[np.ndarray, "draw ..."]) -> Float[np.n
     A column is constant if, for instance, a known state predicts the datum.
 
     Returns:
-        The log densities, in the same shape.
+        The log densities, in the same shape; the same array if no column is constant.
     """
     # Infinite values stay infinite.
     with np.errstate(invalid="ignore"):
@@ -163,7 +177,10 @@ def jittered_constants(log_density: Float[np.ndarray, "draw ..."]) -> Float[np.n
 
 
 def as_rows(draws: Mapping[str, np.ndarray]) -> Float[np.ndarray, "draws numbers"]:
-    """Draws of every parameter, `(draws, …)` by path, as one matrix.
+    """Return draws of all parameters as one matrix.
+
+    Args:
+        draws: draws `(draw, …)` by path.
 
     Returns:
         A row of numbers for each draw.
@@ -174,7 +191,11 @@ def as_rows(draws: Mapping[str, np.ndarray]) -> Float[np.ndarray, "draws numbers
 def total_log_likelihood(
     of_each: Mapping[str, np.ndarray], observed: Mapping[str, Any]
 ) -> Float[np.ndarray, " draws"]:
-    """Sum the log likelihoods `(draws, time, …)` of all data that are not missing (NaN).
+    """Sum the log likelihoods of all data that are not missing (NaN).
+
+    Args:
+        of_each: log likelihoods `(draw, time, …)` by observable.
+        observed: the data, `(time, …)` by observable.
 
     Returns:
         One number for each draw.
@@ -187,7 +208,7 @@ def total_log_likelihood(
 
 
 def stored_log_likelihood(post: xr.DataTree) -> Float[np.ndarray, " draws"]:
-    """The log likelihood of all data and constraints that a posterior stores.
+    """Return the log likelihood of all data and constraints that a posterior stores.
 
     Returns:
         One number for each draw, all chains one after the other.
@@ -210,14 +231,14 @@ def stored_log_likelihood(post: xr.DataTree) -> Float[np.ndarray, " draws"]:
 
 
 def _statistic_of_draws(post: xr.DataTree, name: str) -> Float[np.ndarray, " draws"] | None:
-    """A sampling statistic of each draw, all chains one after the other; None if not stored."""
+    """Return a sampling statistic of each draw, all chains one after the other; None without it."""
     if "sample_stats" not in post.children or name not in post["sample_stats"]:
         return None
     return post["sample_stats"][name].transpose("chain", "draw").values.ravel()
 
 
 def earlier_log_weights(post: xr.DataTree) -> Float[np.ndarray, " draws"] | None:
-    """The log weights by which the draws of a posterior were resampled before.
+    """Return the log weights with which the draws of a posterior were resampled before.
 
     Returns:
         One number for each draw; None if they were not resampled.
@@ -227,6 +248,10 @@ def earlier_log_weights(post: xr.DataTree) -> Float[np.ndarray, " draws"] | None
 
 def resample_draws(group: xr.Dataset, index: Int[np.ndarray, " draws"]) -> xr.Dataset:
     """Select draws of a group by their index over all chains.
+
+    Args:
+        group: a dataset over `chain` and `draw`.
+        index: as many indices as there are draws of all chains.
 
     Returns:
         The group with the same number of chains and draws as before.
@@ -247,6 +272,10 @@ def resample_draws(group: xr.Dataset, index: Int[np.ndarray, " draws"]) -> xr.Da
 def resample_groups(tree: xr.DataTree, index: Int[np.ndarray, " draws"]) -> dict[str, xr.Dataset]:
     """Resample the groups that depend on draws alone, not on data.
 
+    Args:
+        tree: the posterior.
+        index: the indices of the draws over all chains.
+
     Returns:
         `posterior`, `vector_field` and `log_prior`, as far as the tree has them.
     """
@@ -260,13 +289,18 @@ def resample_groups(tree: xr.DataTree, index: Int[np.ndarray, " draws"]) -> dict
 def resample_stats(
     stats: xr.Dataset, log_weights: Float[np.ndarray, " draws"], index: Int[np.ndarray, " draws"]
 ) -> xr.Dataset:
-    """Sampling statistics of resampled draws.
+    """Return the sampling statistics of resampled draws.
 
-    `lp` becomes the new log density, and `log_weight` the sum over all resamplings. `energy` is
-    dropped, since it belongs to the old density.
+    `lp` becomes the new log density, and `log_weight` the sum of log weights over all resamplings.
+    `energy` is dropped, since it belongs to the old density.
+
+    Args:
+        stats: the sampling statistics of the draws before.
+        log_weights: the log weight of each draw before.
+        index: the indices of the resampled draws over all chains.
 
     Returns:
-        The statistics of the draws `index`.
+        The statistics of the resampled draws.
     """
     shape = stats.sizes["chain"], stats.sizes["draw"]
     if "log_weight" not in stats:

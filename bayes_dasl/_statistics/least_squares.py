@@ -1,9 +1,9 @@
-"""Linear least squares of columns that may depend on each other."""
+"""Linear least squares for a matrix whose columns may be linearly dependent."""
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-# Dependent columns have many solutions: the ridge chooses a small one, which is stable.
+# Dependent columns have many solutions: ridge regularisation selects a small and stable one.
 _RIDGE = 1e-10
 
 
@@ -11,6 +11,10 @@ def least_squares(
     matrix: Float[Array, "row k"], target: Float[Array, " row"]
 ) -> Float[Array, " k"]:
     """Solve least squares by ridge-regularised normal equations.
+
+    Args:
+        matrix: the matrix.
+        target: the right-hand side.
 
     Returns:
         The coefficient of each column; 0 for a column of zeros.

@@ -1,4 +1,4 @@
-"""Variance of one quantity that others explain: least squares on automatic features of draws."""
+"""Variance that is explained by other quantities: least squares on features of draws."""
 
 import math
 
@@ -7,14 +7,17 @@ from scipy import linalg
 from scipy.special import eval_legendre
 
 DRAWS_PER_FEATURE = 20
-# Degrees of Legendre polynomials, beyond the linear and quadratic features.
+# Degrees of the Legendre polynomials that follow the linear and quadratic features.
 _DEGREES = range(3, 13)
-# Keeps the regression on half of the draws solvable if columns depend on each other there.
+# Keeps the regression on half of the draws solvable if its columns are linearly dependent.
 _RIDGE = 1e-6
 
 
 def basis(features: np.ndarray) -> np.ndarray | None:
     """Return an orthonormal basis of the features that `explained_by` describes.
+
+    Args:
+        features: the quantities $x$ of each draw, `(draw, scalar)`.
 
     Returns:
         The basis `(draw, p)`; None for too few draws.
@@ -24,25 +27,27 @@ def basis(features: np.ndarray) -> np.ndarray | None:
 
 
 def explained_by(columns: np.ndarray | None, mean: np.ndarray) -> np.ndarray:
-    r"""Estimate a lower bound of $\mathrm{Var}[E(m \mid x)]$, given the `basis` of draws of $x$.
+    r"""Estimate a lower bound of $\mathrm{Var}[E(m \mid x)]$ from draws of $m$ and $x$.
 
-    The estimate is $\bar R^2 \, \mathrm{Var}[m]$ of a least-squares regression. The adjusted
-    $\bar R^2 = 1 - (1 - R^2)(n - 1)/(n - 1 - p)$ is clipped to $[0, 1]$. Features are, in this
-    order and as many as keep $p \le n / 20$:
+    The estimate is $\bar R^2 \, \mathrm{Var}[m]$ of a least-squares regression on $p$ features in
+    $n$ draws. The adjusted $\bar R^2 = 1 - (1 - R^2)(n - 1)/(n - 1 - p)$ is clipped to $[0, 1]$.
+    Features are taken in this order, up to $p \le n / 20$:
 
-    1. every scalar of `x`, standardised,
-    2. their squares and pairwise products,
+    1. every scalar of $x$, standardised,
+    2. squares and pairwise products of these,
     3. Legendre polynomials of the ranks of each scalar, up to degree 12.
 
     Principal components replace the scalars if there are more than $n / 20$ of them.
 
     It is a lower bound, since other dependence is missed: products of three scalars, networks with
-    sign symmetry, or networks too large for their principal components. The adjustment takes
-    draws as independent: for chains see `explained_elsewhere`.
+    sign symmetry, or networks too large for their principal components. The adjustment assumes
+    independent draws; for chains see `explained_elsewhere`.
 
-    Shapes: `columns` is `(draw, p)`, `mean` is `(draw, time)`, both finite.
+    Args:
+        columns: the `basis` of the draws of $x$, `(draw, p)`; None without a basis.
+        mean: the finite draws of $m$, `(draw, time)`.
 
-    Units: the square of those of `mean`; features of `x` may be correlated in any way.
+    Units: the squared units of `mean`. Features of $x$ may be correlated in any way.
 
     Returns:
         The explained variance `(time,)`; NaN without a basis.
@@ -61,15 +66,18 @@ def explained_by(columns: np.ndarray | None, mean: np.ndarray) -> np.ndarray:
 
 
 def predicted(columns: np.ndarray, mean: np.ndarray, half: np.ndarray) -> np.ndarray:
-    """Cross-validated predictions: each half of the draws by a regression on the other half.
+    """Return cross-validated predictions: each half of the draws by a regression on the other half.
 
     If the halves are different chains, a prediction is independent of the draws that it predicts,
     however slowly the chains mix.
 
-    Shapes: `mean` is `(draw, time)`, `half` is `(draw,)`.
+    Args:
+        columns: a basis of features, `(draw, p)`.
+        mean: the draws to predict, `(draw, time)`.
+        half: flags that divide the draws into halves, `(draw,)`.
 
     Returns:
-        The predictions `(draw, time)`, less the mean.
+        The predictions `(draw, time)`, minus the mean over draws.
     """
     centred = mean - mean.mean(axis=0)
     found = np.zeros_like(centred)
@@ -83,7 +91,12 @@ def predicted(columns: np.ndarray, mean: np.ndarray, half: np.ndarray) -> np.nda
 def explained_elsewhere(
     columns: np.ndarray | None, mean: np.ndarray, half: np.ndarray
 ) -> np.ndarray:
-    """Cross-validated `explained_by`, a lower bound that also holds for correlated chains.
+    """Return a lower bound as `explained_by` does, by cross-validation for correlated chains.
+
+    Args:
+        columns: a basis of features, `(draw, p)`; None without a basis.
+        mean: the draws to predict, `(draw, time)`.
+        half: flags that divide the draws into halves, `(draw,)`; each chain is in one half.
 
     Returns:
         The explained variance `(time,)`; NaN without a basis.
@@ -97,7 +110,11 @@ def explained_elsewhere(
 
 
 def linear_features(features: np.ndarray, most: int) -> np.ndarray:
-    """Standardised columns, or their leading principal components if there are more than `most`.
+    """Return standardised columns, or leading principal components if there are too many columns.
+
+    Args:
+        features: the columns, `(draw, column)`.
+        most: the largest number of columns.
 
     Returns:
         The columns `(draw, column)`; constant ones are dropped.
@@ -108,7 +125,7 @@ def linear_features(features: np.ndarray, most: int) -> np.ndarray:
 
 
 def _design(features: np.ndarray, most: int) -> np.ndarray:
-    """Return at most `most` centred columns, by increasing degree."""
+    """Return at most `most` centred columns of features, by increasing degree."""
     from scipy.stats import rankdata
 
     # 1. Linear features, or principal components.
@@ -140,10 +157,10 @@ def _principal_components(scores: np.ndarray, most: int) -> np.ndarray:
 
 
 def _orthonormal(design: np.ndarray) -> np.ndarray:
-    """An orthonormal basis of the columns; fewer if some depend on others."""
+    """Return an orthonormal basis of the columns; smaller if columns are linearly dependent."""
     if not design.shape[1]:
         return design
-    # The square of a two-valued parameter, for one, adds nothing.
+    # For example, the square of a two-valued parameter depends on the parameter linearly.
     values, vectors = linalg.eigh(design.T @ design)
     some = values > 1e-10 * values[-1]
     return design @ (vectors[:, some] / np.sqrt(values[some]))

@@ -10,14 +10,14 @@ import numpyro.distributions as dist
 from jax.scipy.special import gammainc, gammaincc, gammaln, log_ndtr
 from jaxtyping import Array, Bool, Float
 
-# A continued fraction needs about as many steps as the root of the largest count.
+# Steps of a continued fraction: about the square root of the largest count is needed.
 _STEPS = 300
-# The smallest numbers that stand for zero in logarithms and divisions.
+# The number that replaces zero in logarithms and divisions.
 _TINY = 1e-300
 # Below this probability JAX's functions underflow, and the logarithm is computed directly.
 _DEEP = 1e-250
 _DEEP_STEPS = 50
-# Bounds further out than so many standard deviations are infinite in effect.
+# Bounds beyond this number of standard deviations are clipped, which changes nothing.
 _BEYOND = 1e8
 
 type Tails = tuple[Float[Array, "..."], Float[Array, "..."]]
@@ -25,7 +25,7 @@ type Tails = tuple[Float[Array, "..."], Float[Array, "..."]]
 
 
 def has_tails(law: dist.Distribution) -> bool:
-    """Whether the distribution function of a law is known.
+    """Return whether the distribution function of a distribution is known.
 
     Returns:
         True if `log_tails` and `log_between` can be computed.
@@ -40,10 +40,14 @@ def has_tails(law: dist.Distribution) -> bool:
 
 
 def log_tails(law: Any, value: Float[Array, "..."]) -> Tails:
-    """The logarithms of P(Y ≤ value) and P(Y > value).
+    """Return the logarithms of P(Y ≤ value) and P(Y > value).
+
+    Args:
+        law: the distribution of Y.
+        value: the values.
 
     Returns:
-        Both, in the shape that law and value broadcast to.
+        Both logarithms, in the shape that law and value broadcast to.
     """
     if hasattr(law, "log_tails"):
         return law.log_tails(value)
@@ -56,10 +60,15 @@ def log_tails(law: Any, value: Float[Array, "..."]) -> Tails:
 def log_between(
     law: Any, low: Float[Array, "..."], high: Float[Array, "..."]
 ) -> Float[Array, "..."]:
-    """The logarithm of P(low ≤ Y ≤ high); either end may be infinite.
+    """Return the logarithm of P(low ≤ Y ≤ high); either end may be infinite.
+
+    Args:
+        law: the distribution of Y.
+        low: the lower ends.
+        high: the upper ends.
 
     Returns:
-        The log probability, in the shape that law and bounds broadcast to.
+        The log probability, in the shape that law and ends broadcast to.
     """
     # 1. Replace infinite ends by finite ones, so that no gradient is infinite.
     no_low = jnp.isneginf(low)
@@ -86,10 +95,10 @@ def log_between(
 def seen_and_filled(
     values: Float[Array, "time ..."],
 ) -> tuple[Bool[Array, "time ..."], Float[Array, "time ..."]]:
-    """Whether each datum was observed, and the data with 1 in place of NaN.
+    """Return which data were observed, and the data with 1 in place of NaN.
 
     Returns:
-        Both in the shape of the data.
+        Flags and data, in the shape of the data.
     """
     # A gradient passes through both branches of `where`, so NaN must not reach a log density.
     # The support of every noise holds 1.
@@ -100,6 +109,10 @@ def seen_and_filled(
 def masked_log_prob(law: Any, values: Float[Array, "time ..."]) -> Float[Array, "time ..."]:
     """Return the log density of each datum under a distribution; 0 where it is missing (NaN).
 
+    Args:
+        law: the distribution.
+        values: the data.
+
     Returns:
         The log densities, in the shape of the data.
     """
@@ -108,9 +121,13 @@ def masked_log_prob(law: Any, values: Float[Array, "time ..."]) -> Float[Array, 
 
 
 def censored_log_prob(law: Any, value: Any, low: Any, high: Any) -> Any:
-    """Log density of measured values, and log P(low ≤ Y ≤ high) of censored ones.
+    """Return the log density of measured values, and log P(low ≤ Y ≤ high) of censored ones.
 
-    Both bounds of a measured value equal the value.
+    Args:
+        law: the distribution of Y.
+        value: the values.
+        low: their lower bounds; equal to the upper bounds for measured values.
+        high: their upper bounds.
 
     Returns:
         One number for each value.
@@ -124,15 +141,17 @@ def censored_log_prob(law: Any, value: Any, low: Any, high: Any) -> Any:
 
 
 def truncated_moments(low: Float[Array, "..."], high: Float[Array, "..."]) -> tuple[Array, Array]:
-    r"""Mean and variance of a standard normal variable that is truncated to an interval.
-
-    The ends of the interval may be infinite.
+    r"""Return mean and variance of a standard normal variable that is truncated to an interval.
 
     $m = (\varphi(a) - \varphi(b)) / Z, \quad v = 1 + (a \varphi(a) - b \varphi(b)) / Z - m^2$ with
     $Z = \Phi(b) - \Phi(a)$
 
+    Args:
+        low: the lower end $a$, possibly infinite.
+        high: the upper end $b$, possibly infinite.
+
     Returns:
-        Mean and variance, in the shape that the bounds broadcast to.
+        Mean and variance, in the shape that the ends broadcast to.
 
     Source: Johnson, Kotz & Balakrishnan (1994), Continuous Univariate Distributions 1, section
     10.1.
@@ -235,7 +254,12 @@ def _zero_inflated_tails(law: Any, value: Float[Array, "..."]) -> Tails:
 
 
 def tails_where(possible: Any, up_to: Any, beyond: Any) -> Tails:
-    """Tails with those of values below the support put right: P(Y ≤ value) = 0 there.
+    """Correct the tails of values below the support, where P(Y ≤ value) = 0.
+
+    Args:
+        possible: flags of values that are not below the support.
+        up_to: the logarithm of P(Y ≤ value).
+        beyond: the logarithm of P(Y > value).
 
     Returns:
         The logarithms of P(Y ≤ value) and P(Y > value).
@@ -255,10 +279,16 @@ _TAILS: dict[type, Callable[[Any, Any], Tails]] = {
 
 
 def log_incomplete_beta(a: Any, b: Any, x: Any, rest: Any) -> Tails:
-    r"""The logarithms of $I_x(a, b)$ and $1 - I_x(a, b)$, with `rest` = 1 - x.
+    r"""Return the logarithms of $I_x(a, b)$ and $1 - I_x(a, b)$, the regularised incomplete beta.
 
-    The smaller of the two comes from a continued fraction, so that both are exact far out.
-    Unlike JAX's functions this one has gradients in a and b.
+    The smaller of the two is computed by a continued fraction, so that both are exact in the tails.
+    Unlike JAX's function, this one has gradients in a and b.
+
+    Args:
+        a: the first parameter.
+        b: the second parameter.
+        x: the argument.
+        rest: 1 - x, given separately for precision.
 
     Returns:
         Both logarithms, in the shape that the arguments broadcast to.

@@ -1,4 +1,4 @@
-"""Censored data: bounds of each value, and forecasts and data as far as bounds can tell."""
+"""Censored data: the bounds of each datum, and forecasts made comparable with such data."""
 
 from collections.abc import Collection, Mapping
 from typing import Any
@@ -11,7 +11,7 @@ import xarray as xr
 from ..errors import DataError
 
 ENDS = ("_low", "_high", "_least", "_most")
-"""Suffixes of coordinates: the bounds of each datum, and the limits of what can be seen."""
+"""Suffixes of coordinates: lower and upper bound of a datum; lower and upper detection limit."""
 BELOW = "censored_below"
 ABOVE = "censored_above"
 CODE = "_censored"
@@ -20,17 +20,20 @@ LIMIT = "_limit"
 
 
 def known_between(values: Any, code: Any, limit: Any, below: Any, above: Any) -> tuple[Any, Any]:
-    """Return the bounds of values: the value itself, twice, where it was seen.
+    """Return the bounds of each value; an uncensored value is both its lower and its upper bound.
 
     Args:
         values: data; a censored one holds one of its bounds.
         code: 1 for left-censored, at most the value; −1 for right-censored, at least the value.
-        limit: the other bound of a censored value; NaN for none.
-        below: values at or below it lie anywhere there.
-        above: values at or above it lie anywhere there.
+            Others are uncensored.
+        limit: the other bound of a censored value; NaN if there is none.
+        below: the lower detection limit. A value at or below it is known only to be at most the
+            limit.
+        above: the upper detection limit. A value at or above it is known only to be at least the
+            limit.
 
     Returns:
-        Lower and upper bound of each value.
+        Lower bounds and upper bounds, infinite where there is none.
     """
     xp = jnp if any(isinstance(v, jax.Array) for v in (values, code, limit)) else np
     left = code == 1
@@ -43,7 +46,13 @@ def known_between(values: Any, code: Any, limit: Any, below: Any, above: Any) ->
 
 
 def refuse_censored(data: xr.Dataset, observable: str, read: Collection[str]) -> None:
-    """Raise DataError if data are censored and the noise does not read the flags."""
+    """Raise DataError if data are censored and the noise does not read the flags.
+
+    Args:
+        data: a dataset, which may hold the flags `<observable>_censored`.
+        observable: the observable.
+        read: names of the variables that the noise of the observable reads.
+    """
     name = observable + CODE
     if name not in data or name in read or data[name].dtype.kind not in "iufb":
         return
@@ -61,15 +70,17 @@ def with_bounds(
     """Add the bounds of censored data to an observable, as coordinates.
 
     `<name>_low` and `<name>_high` are the bounds of each datum. `<name>_least` and `<name>_most`
-    are the limits beyond which it would not have been seen.
+    are the lower and the upper detection limit of each datum: a value beyond them would be
+    censored.
 
     Args:
         values: the observable.
-        data: a dataset with flags of censoring, or with these coordinates.
-        attributes: may hold limits that apply to all values.
+        data: a dataset with flags of censoring, or one that already has these coordinates.
+        attributes: attributes of the forecast or the data. `censored_below` and `censored_above`,
+            if present, are detection limits for all values.
 
     Returns:
-        The observable, unchanged if nothing is censored.
+        The observable with these coordinates; unchanged if nothing is censored.
     """
     name = str(values.name)
     dims = values.dims
@@ -93,9 +104,15 @@ def with_bounds(
 def _seen_between(
     y: np.ndarray, low: np.ndarray, high: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return the limits of what can be seen, as far as other censored data show them.
+    """Return the lower and the upper detection limit of each datum, from the other censored data.
 
-    A datum beyond the limit at which another one is censored would be censored there too.
+    The lower limit is the largest bound of left-censored data that is not above the datum. The
+    upper limit is the smallest bound of right-censored data that is not below it.
+
+    Args:
+        y: data.
+        low: the lower bound of each datum.
+        high: the upper bound of each datum.
     """
     below = np.unique(high[np.isinf(low)])
     above = np.unique(low[np.isinf(high)])
@@ -109,13 +126,16 @@ def _seen_between(
 def bounds(observed: xr.DataArray) -> tuple[np.ndarray, np.ndarray]:
     """Return lower and upper bounds of an observable, `(datum,)` each.
 
-    They are the values themselves if nothing is censored.
+    If nothing is censored, both are the values of the observable.
     """
     return _coordinates_beside(observed, *ENDS[:2])
 
 
 def _coordinates_beside(observed: xr.DataArray, *names: str) -> Any:
-    """Return coordinates of an observable by suffix, `(datum,)`; the values where one is absent."""
+    """Return coordinates `(datum,)` of an observable by the suffixes of their names.
+
+    An absent coordinate is replaced by the values of the observable.
+    """
     values = observed.values.ravel()
     coords = observed.coords
     ends = (coords.get(f"{observed.name}{name}") for name in names)
@@ -125,34 +145,43 @@ def _coordinates_beside(observed: xr.DataArray, *names: str) -> Any:
 
 
 def alike(draws: np.ndarray, observed: xr.DataArray) -> np.ndarray:
-    """Move draws `(draw, datum)` as far as data cannot distinguish them.
+    """Replace draws `(draw, datum)` by the values that would be reported for them.
 
-    Scores of such draws are scores of a forecast of reported values. They stay proper: a correct
-    forecast has the best expected score.
+    A draw beyond a detection limit becomes the limit. A draw within the bounds of a censored datum
+    becomes equal to the datum. Scores of the replaced draws stay proper: a correct forecast has the
+    best expected score.
 
     Args:
         draws: the draws.
-        observed: the observable with its bounds.
+        observed: the observable, with the coordinates of `with_bounds` if data are censored.
 
     Returns:
-        The moved draws.
+        The replaced draws; the draws themselves if nothing is censored.
     """
     if f"{observed.name}{ENDS[0]}" not in observed.coords:
         return draws
     low, high, least, most = _coordinates_beside(observed, *ENDS)
     y = observed.values.ravel()
-    # 1. A draw beyond the limit of what can be seen would be reported at the limit.
+    # 1. A draw beyond a detection limit would be reported at the limit.
     draws = np.clip(draws, least, most)
-    # 2. A draw within the bounds of a datum equals it; others keep their distance to the bound.
+    # 2. A draw within the bounds of a datum becomes the datum. Any other draw keeps its distance
+    # to the nearest bound, measured from the datum.
     beyond = np.where(draws < low, y - low, 0.0) + np.where(draws > high, y - high, 0.0)
     return np.where((low <= draws) & (draws <= high), y, draws + beyond)
 
 
 def completed(draws: np.ndarray, observed: xr.DataArray) -> np.ndarray:
-    """Complete data `(datum,)`: each censored datum becomes a draw within its bounds.
+    """Replace each censored datum by a random draw within its bounds.
 
-    If the forecast is correct, the result is distributed like uncensored data. A datum stays as it
-    is if no draw lies within its bounds.
+    If the forecast is correct, the completed data are distributed like uncensored data. A datum
+    without a draw within its bounds is unchanged.
+
+    Args:
+        draws: draws `(draw, datum)` of the forecast.
+        observed: the observable, with the coordinates of `with_bounds` if data are censored.
+
+    Returns:
+        The completed data, `(datum,)`.
     """
     low, high = bounds(observed)
     values = observed.values.ravel().astype(float)

@@ -1,4 +1,4 @@
-"""Read the columns of a table that say what its rows are: times, subjects, observations."""
+"""Read the columns of a table that identify its rows: times, subjects and types of rows."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -40,7 +40,7 @@ def times(table: InputTable, column: str, date_format: str | None = None) -> np.
     """Return the time of each row: float64 in the wanted units, or dates in UTC.
 
     Args:
-        table: the table.
+        table: the table; it holds the wanted units of `time`, if any.
         column: the column of times.
         date_format: the format of dates, as in `strptime`; by default ISO 8601.
 
@@ -48,7 +48,7 @@ def times(table: InputTable, column: str, date_format: str | None = None) -> np.
         One time for each row.
 
     Raises:
-        DataError: if a time is missing or no number, or the format of dates is ambiguous.
+        DataError: if a time is missing or not a number, or the format of dates is ambiguous.
     """
     # 1. Every row needs a time.
     table.refuse_missing(
@@ -91,7 +91,11 @@ def _in_utc(dates: Any) -> np.ndarray:
 
 
 def _iso(table: InputTable, column: str, cells: Any) -> Any:
-    """Parse dates in ISO 8601, NaT where there is none; refuse offsets in some rows only."""
+    """Parse dates in ISO 8601; cells of another format become NaT.
+
+    Raises:
+        DataError: if only some of the dates have an offset from UTC.
+    """
     offset = cells.astype(str).str.strip().str.contains(_OFFSET)
     dates = pd.to_datetime(cells, errors="coerce", format="ISO8601", utc=bool(offset.any()))
     if dates.notna().all() and offset.any() and not offset.all():
@@ -106,7 +110,11 @@ def _iso(table: InputTable, column: str, cells: Any) -> Any:
 
 
 def _as_said(table: InputTable, column: str, date_format: str) -> np.ndarray:
-    """Parse dates in a given format, or raise DataError at the first that does not fit."""
+    """Parse dates in the format that the user gave.
+
+    Raises:
+        DataError: at the first cell that does not fit the format, or for an invalid format.
+    """
     texts = table.written(column)
     has_offset = "%z" in date_format.lower()
     try:
@@ -124,7 +132,11 @@ def _as_said(table: InputTable, column: str, date_format: str) -> np.ndarray:
 
 
 def _refuse_other_dates(table: InputTable, column: str, texts: pd.Series) -> None:
-    """Raise DataError for dates that are not in ISO 8601, naming the formats that fit."""
+    """Raise DataError if texts are dates that are not in ISO 8601, naming the formats that fit.
+
+    If the first text is a date but later ones differ from its format, the error names the first
+    such text. Texts that are no dates raise nothing.
+    """
     of_first = _formats(texts.iloc[:1])
     fitting = [form for form in of_first if _formats(texts, (form,))]
     said = f"'{column}' is {texts.iloc[0]!r} in {table.row(0)}, which may be a date: "
@@ -140,7 +152,12 @@ def _refuse_other_dates(table: InputTable, column: str, texts: pd.Series) -> Non
 
 
 def _formats(texts: pd.Series, among: Iterable[str] | None = None) -> list[str]:
-    """List the formats in which all texts are dates."""
+    """List the formats in which all texts are dates.
+
+    Args:
+        texts: the texts.
+        among: the formats to try; by default all that this module knows.
+    """
     every = [day + clock for clock in _CLOCKS for day in _DATES] if among is None else among
     once = pd.Series(texts.unique())
     return [
@@ -158,7 +175,7 @@ def _refuse_packed_dates(table: InputTable, column: str, values: np.ndarray) -> 
     form = _PACKED.get(digits.pop()) if len(digits) == 1 else None
     if form is None:
         return
-    # Numbers that start with a year of this range and are valid dates are hardly anything else.
+    # Valid dates whose year lies in this range are almost certainly dates, not other numbers.
     if texts.str[:4].astype(int).between(*_YEARS).all() and _formats(texts, (form,)):
         raise DataError(
             f"'{column}' holds whole numbers such as {texts[0]}, which all are dates if read so: "
@@ -168,14 +185,15 @@ def _refuse_packed_dates(table: InputTable, column: str, values: np.ndarray) -> 
 
 
 def subjects(table: InputTable, column: str | None) -> tuple[np.ndarray, np.ndarray]:
-    """Return the number of the subject of each row, from 0, and the names of the subjects.
+    """Return the number of the subject of each row, and the names of all subjects.
 
     Args:
         table: the table.
         column: the column of subjects; None for a single series.
 
     Returns:
-        The number for each row, and the name for each number: numbers or words.
+        The number of each row's subject, counted from 0, and the sorted names of the subjects. A
+        name is a number or a text.
 
     Raises:
         DataError: if a subject is missing, or one number is written in two ways.
@@ -208,7 +226,7 @@ def _refuse_one_in_two_ways(table: InputTable, column: str, cells: Any) -> None:
 def as_coordinate(members: np.ndarray) -> np.ndarray:
     """Return the names of subjects as a coordinate: float64, or text.
 
-    Whole numbers that float64 would confuse become text.
+    Integers become text if float64 cannot distinguish them.
     """
     if members.dtype.kind in "iu" and np.unique(members.astype(np.float64)).size < members.size:
         return members.astype(str)
@@ -216,8 +234,9 @@ def as_coordinate(members: np.ndarray) -> np.ndarray:
 
 
 def observations(table: InputTable) -> np.ndarray:
-    """Flag the rows that are observations; the other rows of NONMEM's layout are doses."""
-    # With `evid` or `mdv`, both must be 0; else a row with an amount is a dose.
+    """Flag the rows that are observations; in NONMEM's layout other rows are doses or events."""
+    # Observations have `evid` and `mdv` 0 or empty. Without these columns, a row with an amount
+    # `amt` is a dose.
     kept = np.ones(len(table), bool)
     for name in ("evid", "mdv") if table.has("evid") or table.has("mdv") else ("amt",):
         if table.has(name):
@@ -227,7 +246,14 @@ def observations(table: InputTable) -> np.ndarray:
 
 
 def sorted_within(table: InputTable, when: np.ndarray, who: np.ndarray, among: np.ndarray) -> None:
-    """Raise DataError at the first of some rows that is earlier than the row before it."""
+    """Raise DataError at the first row that is earlier than the previous row of its subject.
+
+    Args:
+        table: the table.
+        when: the time of each row.
+        who: the number of the subject of each row.
+        among: flags of the rows to check.
+    """
     rows = np.flatnonzero(among)
     rows = rows[np.argsort(who[rows], kind="stable")]
     # Zero of the same type: differences of dates are time deltas.

@@ -37,7 +37,7 @@ _UNSEEN = 1.0
 
 JOINT = "joint"
 DATUM = "datum"
-"""In results: the variable that joins all observables, and its dimension."""
+"""Names in posteriors: the variable that joins all observables, and its dimension."""
 FILLED = "filled"
 FILLED_BETWEEN = "filled_between"
 """Attributes written by `fill_gaps`: the rule with the number of filled values, and the gaps."""
@@ -57,23 +57,23 @@ def inputs(
     """Return times and forcings of a dataset, without any observation.
 
     Args:
-        data: a dataset whose index never falls; rows with the same index are replicates.
+        data: a dataset whose index does not decrease; rows with the same index are replicates.
         start: the time of the initial state, a number or a date; by default the first time.
-        forcings: the variables that drive the model. By default all complete numeric variables
-            along the index alone that are equal in replicates.
+        forcings: the variables that drive the model. By default these are all complete numeric
+            variables whose only dimension is the index and which are equal in replicates.
         interpolation: "step" or "cubic" by forcing; the default is "linear".
         index: the coordinate along which rows lie.
         places: the other coordinates that the model reads.
         members: the dimension of a population, along which forcings may differ.
         units: the unit in which dates are counted, such as `h` or `day since 2001-01-01`. The
-            default, days since 1970, is that of a layer without `units`.
+            default is days since 1970, as for a layer without `units`.
 
     Returns:
         Inputs with the start, times, forcings and coordinates.
 
     Raises:
-        DataError: if times fall, if a forcing is unknown, has gaps or differs between replicates,
-            or if the unit in which dates are counted is ambiguous.
+        DataError: if times decrease, if a forcing is unknown, has gaps or differs between
+            replicates, or if the unit in which dates are counted is ambiguous.
     """
     # 1. Dates become numbers in the unit of the layer, and the solve starts at or before them.
     dated = has_dates(data, index)
@@ -117,7 +117,14 @@ def inputs(
 def _subject_forcings(
     data: xr.Dataset, name: str, members: str, forcing: Callable[[xr.Dataset, str], AbstractForcing]
 ) -> AbstractForcing:
-    """Stack the forcings of all subjects: the first dimension of each array is the subject."""
+    """Stack one forcing of all subjects: the first dimension of each of its arrays is the subject.
+
+    Args:
+        data: a dataset.
+        name: the forcing.
+        members: the dimension of the subjects.
+        forcing: a function that makes the forcing from the data of one subject and its name.
+    """
     found = []
     for i, member in enumerate(data[members].values):
         try:
@@ -135,7 +142,7 @@ def occurrence(times: Shaped[np.ndarray, " time"]) -> Int[np.ndarray, " time"]:
 def averaged(
     times: Float[np.ndarray, " time"], values: Float[np.ndarray, " time"]
 ) -> tuple[Float[np.ndarray, " knot"], Float[np.ndarray, " knot"]]:
-    """Average replicates: return the distinct times and the mean value at each."""
+    """Average replicates: return the distinct times, and the mean value at each of them."""
     once, row, number = np.unique(times, return_inverse=True, return_counts=True)
     return once, np.bincount(row, values) / number
 
@@ -149,7 +156,7 @@ def _complete_series(variable: xr.DataArray, index: str) -> bool:
 
 
 def _differing(times: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """Rows whose value differs from the first replicate at their time."""
+    """Return the rows whose value differs from the first value at the same time."""
     return np.flatnonzero(values != values[np.searchsorted(times, times)])
 
 
@@ -232,7 +239,7 @@ def checked_coordinate(data: xr.Dataset, name: str, *, repeated: bool = False) -
         Its values.
 
     Raises:
-        DataError: if values are not finite or fall, or repeat where they may not.
+        DataError: if values are not finite or decrease, or repeat although `repeated` is false.
     """
     if name not in data.coords or data[name].dims != (name,):
         raise DataError(f"data need a 1-D coordinate '{name}'; {_in_its_place(data, name)}")
@@ -257,7 +264,10 @@ def checked_coordinate(data: xr.Dataset, name: str, *, repeated: bool = False) -
 
 
 def _refuse_disorder(values: np.ndarray, name: str, repeated: bool) -> None:
-    """Raise DataError at the first value that falls, or repeats where it may not."""
+    """Raise DataError at the first value that decreases, or equals the one before it.
+
+    Equal values are allowed if `repeated` is true.
+    """
     wrong = values[1:] < values[:-1] if repeated else values[1:] <= values[:-1]
     for i in np.flatnonzero(wrong)[:1]:
         same = values[i + 1] == values[i]
@@ -283,13 +293,14 @@ def observations(data: xr.Dataset, name: str, *, dims: tuple[str, ...] = ("time"
     Args:
         data: a dataset.
         name: the observable.
-        dims: its dimensions, in the order of the result.
+        dims: the dimensions that it must have, in the order of the returned array.
 
     Returns:
         Its values.
 
     Raises:
-        DataError: if it is unknown, has other dimensions, is infinite or has no value at all.
+        DataError: if the observable is unknown, has other dimensions, is infinite or has no value
+            at all.
     """
     if name not in data:
         raise DataError(f"observable '{name}' is not in the data; they hold {_listing(data)}")
@@ -313,13 +324,13 @@ def series(data: xr.Dataset, name: str, role: str, dims: tuple[str, ...] = ("tim
         data: a dataset with the variable.
         name: the variable.
         role: its role, for error messages.
-        dims: its dimensions, in the order of the result.
+        dims: the dimensions that it must have, in the order of the returned array.
 
     Returns:
         Its values.
 
     Raises:
-        DataError: if it has other dimensions or does not hold numbers.
+        DataError: if the variable has other dimensions or does not hold numbers.
     """
     variable = data[name]
     if set(variable.dims) != set(dims):
@@ -340,22 +351,23 @@ def per_datum(
     otherwise: float | None,
     needed: bool,
 ) -> Float[np.ndarray, "time ..."]:
-    """Return the value of a variable beside each datum of an observable, such as its error.
+    """Return a variable that the noise reads for each datum of an observable, such as its error.
 
-    A value is needed for each observed datum. A missing one takes the default if the observable
-    itself is absent, as in a forecast, or if it is not needed.
+    A value is needed for each observed datum. There are two exceptions, in which a missing value
+    takes the default: data without the observable, as in a forecast, and `needed=False`.
 
     Args:
         data: a dataset.
         variable: the variable.
-        observable: the observable whose noise reads it.
+        observable: the observable whose noise reads the variable.
         dims: the dimensions of the observable.
-        support: the NumPyro constraint on its values.
+        support: the NumPyro constraint on the values of the variable.
         otherwise: the default value; None if there is no default.
         needed: whether each observed datum needs a value.
 
     Returns:
-        Its values, with a placeholder where the observation is missing.
+        The values of the variable. Where the observation or the value is missing, they hold the
+        default, or 1 without a default.
 
     Raises:
         DataError: if the variable has other dimensions, or a value is missing or outside the
@@ -406,8 +418,8 @@ def _where(data: xr.Dataset, dims: tuple[str, ...], at: np.ndarray) -> str:
 def in_units(data: xr.Dataset, units: Mapping[str, str], *, doubtful: bool = False) -> xr.Dataset:
     """Convert variables to given units.
 
-    Coordinates are never converted, because times that are asked for later would then be in other
-    units. A variable without units, here or there, stays as it is.
+    Coordinates are never converted: later forecasts would have to ask for times in the new units. A
+    variable keeps its values if it states no units or has no given units.
 
     Args:
         data: a dataset.
@@ -461,8 +473,10 @@ def units_of(data: xr.Dataset) -> dict[str, str]:
 def split(data: xr.Dataset, **at: Any) -> tuple[xr.Dataset, xr.Dataset]:
     """Split data in time: `split(data, time=1912)` trains up to and including 1912.
 
+    Replicates of one time are never separated.
+
     Args:
-        data: a dataset whose index never falls; replicates stay together.
+        data: a dataset whose index does not decrease.
         at: the last index of the training data, by the name of the index. It is a number in the
             units of the index, or a date such as "2001-06-30" if the index holds dates.
 
@@ -501,7 +515,7 @@ def split_members(
 ) -> tuple[xr.Dataset, xr.Dataset]:
     """Split data by subject: hide the observations of some subjects from training.
 
-    Forcings and covariates stay in both parts.
+    Both parts have all forcings and covariates.
 
     Args:
         data: a dataset.
@@ -509,7 +523,8 @@ def split_members(
         observables: the variables that are observations.
 
     Returns:
-        Training data without these observations, and test data with these alone.
+        Training data in which these subjects have no observations, and test data in which only they
+        have observations.
 
     Raises:
         DataError: if a subject is unknown, or one side would be empty.
@@ -592,7 +607,7 @@ def standardise(data: xr.Dataset, *names: str) -> dict[str, tuple[float, float]]
 
 
 def fingerprint(data: xr.Dataset) -> str:
-    """Return the SHA-256 of coordinates, names and values; it is the same on every machine."""
+    """Return the SHA-256 hash of coordinates, names and values; it is the same on every machine."""
     index = index_of(data)
     times = checked_index(data, index)
     # Fixed byte order and width, so that the text does not depend on the machine.

@@ -1,4 +1,4 @@
-"""Dates of an index as numbers: units of time since a date that does not depend on the data."""
+"""Dates of an index as numbers: units of time since an origin that does not depend on the data."""
 
 import datetime
 import math
@@ -50,10 +50,10 @@ def unit_of(units: str) -> str:
 
 
 def seconds_in(units: str) -> int:
-    """Return the length of a unit of time in seconds, by default of a day.
+    """Return the length of a unit of time in seconds.
 
     Args:
-        units: a unit, or a unit since a date.
+        units: a unit, a unit since a date, or an empty text for a day.
 
     Returns:
         Its length in seconds.
@@ -72,16 +72,16 @@ def seconds_in(units: str) -> int:
 
 
 def counted_in(units: str) -> str:
-    """Complete a unit of time: by default days, since 1970.
+    """Return a unit of time with its origin, such as `day since 1970-01-01`.
 
     Args:
-        units: a unit, a unit since a date, or nothing.
+        units: a unit, a unit since a date, or an empty text. The default is days since 1970.
 
     Returns:
         The unit since a date, as text.
 
     Raises:
-        ModelError: if it is no unit of time, or the date cannot be read.
+        ModelError: if `units` is no unit of time, or its date cannot be read.
     """
     seconds_in(units)
     since = units.partition(SINCE)[2].strip() or _EPOCH
@@ -93,16 +93,16 @@ def counted_in(units: str) -> str:
 
 
 def as_date(value: Any) -> np.datetime64:
-    """Return a date of Python, NumPy, pandas or ISO text, in UTC.
+    """Convert a date to NumPy's type, in UTC.
 
     Args:
-        value: the date, such as `2001-06-30`.
+        value: a date of Python, NumPy or pandas, or a text in ISO 8601, such as `2001-06-30`.
 
     Returns:
         The date in NumPy's type.
 
     Raises:
-        ValueError: if it is no date.
+        ValueError: if the value is no date.
     """
     if isinstance(value, (bool, int, float)) or (isinstance(value, str) and not _ISO.match(value)):
         raise ValueError(f"{value!r} is no date such as 2001-06-30")
@@ -148,7 +148,14 @@ def numbers(values: Any, units: str = "") -> Float[np.ndarray, "..."]:
 
 
 def dates(values: Any, like: Dates, units: str = "") -> Shaped[np.ndarray, "..."]:
-    """Convert numbers in `units` to dates, to the millisecond or as finely as `like`."""
+    """Convert numbers to dates, rounded to milliseconds.
+
+    Args:
+        values: numbers.
+        like: dates whose resolution the returned dates have, if it is finer than milliseconds.
+        units: the unit and origin of the numbers, such as `h since 2001-01-01`; by default days
+            since 1970.
+    """
     origin = as_date(counted_in(units).partition(SINCE)[2]).astype("M8[ms]")
     milliseconds = np.round(np.asarray(values) * seconds_in(units) * 1000).astype(np.int64)
     found = np.asarray(origin + milliseconds.astype("m8[ms]"))
@@ -156,7 +163,7 @@ def dates(values: Any, like: Dates, units: str = "") -> Shaped[np.ndarray, "..."
 
 
 def _finer(*several: Any) -> tuple[str, int]:
-    """Return the finest resolution of some dates, and its steps per second."""
+    """Return the finest resolution among arrays of dates, and its steps per second."""
     per_second = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
     units = {np.datetime_data(values.dtype)[0] for values in several} & {*per_second}
     fine = max(units, key=per_second.__getitem__, default="s")
@@ -167,7 +174,7 @@ def in_numbers(data: xr.Dataset, index: str, units: str) -> xr.Dataset:
     """Replace the dates of an index by numbers.
 
     Args:
-        data: a dataset; one with numbers stays as it is.
+        data: a dataset; one with numbers is returned unchanged.
         index: the name of the coordinate.
         units: the unit in which the model counts dates.
 
@@ -175,7 +182,7 @@ def in_numbers(data: xr.Dataset, index: str, units: str) -> xr.Dataset:
         The dataset with numbers.
 
     Raises:
-        DataError: if dates would coincide as numbers.
+        DataError: if rounding of the numbers could confuse neighbouring dates.
         ModelError: if `units` is no unit of time.
     """
     if not has_dates(data, index):
@@ -201,7 +208,7 @@ def as_numbers(data: xr.Dataset, index: str, units: str = "") -> xr.Dataset:
     """Replace the dates of an index by numbers, and refuse an ambiguous unit.
 
     Args:
-        data: a dataset; one with numbers stays as it is.
+        data: a dataset; one with numbers is returned unchanged.
         index: the name of the coordinate.
         units: such as `h` or `day since 2001-01-01`; by default days since 1970.
 
@@ -209,7 +216,7 @@ def as_numbers(data: xr.Dataset, index: str, units: str = "") -> xr.Dataset:
         The dataset with numbers.
 
     Raises:
-        DataError: if the unit is ambiguous, or dates would coincide as numbers.
+        DataError: if the unit is ambiguous, or rounding could confuse neighbouring dates.
         ModelError: if `units` is no unit of time.
     """
     if has_dates(data, index):
@@ -218,15 +225,15 @@ def as_numbers(data: xr.Dataset, index: str, units: str = "") -> xr.Dataset:
 
 
 def counts_of(data: xr.Dataset, index: str, units: str) -> str:
-    """Return the unit in which the dates of an index are, or were, counted.
+    """Return the unit and origin in which the dates of an index are counted.
 
     Args:
-        data: a dataset with the index.
+        data: a dataset with the index, as dates or as numbers made by `in_numbers`.
         index: the name of the coordinate.
         units: the unit in which a layer counts dates.
 
     Returns:
-        The unit since a date; empty if the index never held dates.
+        The unit since a date, as text; empty if the numbers of the index were not made from dates.
     """
     if has_dates(data, index):
         return counted_in(units)
@@ -261,7 +268,7 @@ def start_in_numbers(start: Any, data: xr.Dataset, index: str, units: str) -> fl
 
 
 def index_in_words(index: xr.DataArray, value: float) -> str:
-    """Format a place along an index for a message, as a date if the index held dates."""
+    """Format a position along an index for a message, as a date if the index held dates."""
     counts = index.attrs.get(_COUNTS)
     if counts is None:
         return in_words(value)
@@ -274,18 +281,18 @@ def has_dates(data: Any, index: str) -> bool:
 
 
 def place_of(data: xr.Dataset, index: str, value: Any) -> Any:
-    """Return a place along an index in the type of the index: a number or a date.
+    """Convert a position along an index to the type of the index: a number or a date.
 
     Args:
         data: a dataset.
         index: the name of the coordinate.
-        value: the place.
+        value: the position, a number, a date or a text.
 
     Returns:
         The number or date.
 
     Raises:
-        DataError: if the value is of the other type.
+        DataError: if the value cannot be read as that type.
     """
     if not has_dates(data, index):
         try:
@@ -330,18 +337,18 @@ def no_index(values: xr.DataArray, name: str) -> str:
 def refuse_unsaid(data: xr.Dataset, index: str, units: str, times: Sequence[str] = ()) -> None:
     """Refuse dates if the unit of time of the model is ambiguous.
 
-    Daily and weekly dates are taken for days; other dates need a unit.
+    Daily and weekly dates need no unit: the model counts days. Other dates need a unit.
 
     Args:
         data: a dataset with dates.
         index: the name of the coordinate.
         units: the unit that the layer states.
-        times: descriptions of those parameters of the layer that are times as numbers. They need a
-            unit since a date.
+        times: descriptions of the layer's parameters that are times given as numbers. With such
+            parameters, `units` must name a date, as in `day since 2001-01-01`.
 
     Raises:
         DataError: if the unit is ambiguous.
-        ModelError: if a parameter is a time and no date is stated.
+        ModelError: if a parameter is a time, but `units` names no date.
     """
     if times and SINCE not in units:
         since = f"{unit_of(units) or DAY} since {in_words(data[index].values[0])}"
@@ -363,7 +370,7 @@ def refuse_unsaid(data: xr.Dataset, index: str, units: str, times: Sequence[str]
 
 
 def refuse_mixed(data: Any, index: str, like: Any, whose: str) -> None:
-    """Refuse a mixture of dates and numbers.
+    """Refuse two datasets of which one has dates in its index and the other numbers.
 
     Args:
         data: a dataset.
@@ -397,7 +404,7 @@ def as_attribute(value: Any) -> float | str:
 
 
 def from_attribute(attributes: Mapping, name: str) -> Any:
-    """Return the number or date in an attribute by `as_attribute`; None if it is absent."""
+    """Return the number or date that `as_attribute` stored in an attribute; None without it."""
     held = attributes.get(name)
     if isinstance(held, str):
         return as_date(held)

@@ -84,7 +84,7 @@ def _table(
     Args:
         path: the file.
         index: the name of the index.
-        called: the column of each variable, by name.
+        called: the column of each variable, by the name of the variable.
         date_format: as for `read_series`.
         missing: as for `read_series`.
 
@@ -141,7 +141,10 @@ def _places(path: Path, frame: InputTable, label: str, date_format: str | None) 
 
 
 def _label(table: pd.DataFrame, name: str) -> str | None:
-    """Return the only column of a name, ignoring case and units; None if there is none."""
+    """Return the column that matches a name, ignoring case and units.
+
+    The result is None if no column or several columns match.
+    """
     alike = [
         label
         for label in map(str, table)

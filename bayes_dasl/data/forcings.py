@@ -19,9 +19,9 @@ class AbstractForcing(eqx.Module):
         """Return the value at one time."""
 
     def since(self, time: float) -> "AbstractForcing":
-        """Drop the knots before a time, keeping the last of them.
+        """Drop the knots before a time, except the last of them.
 
-        Only for `Linear` and `Step`, all of whose arrays run along the knots.
+        Only `Linear` and `Step` support this, because all their arrays run along the knots.
 
         Args:
             time: the first time at which the forcing will be evaluated.
@@ -44,7 +44,7 @@ class Linear(AbstractForcing):
 
 
 class Step(AbstractForcing):
-    """Piecewise constant: each value holds until the next time."""
+    """Piecewise constant: each value applies until the next time."""
 
     times: Float[Array, " knots"]
     values: Float[Array, " knots"]
@@ -73,7 +73,7 @@ KINDS = ("linear", "step", "cubic")
 def interpolated(
     times: Float[np.ndarray, " knots"], values: Float[np.ndarray, " knots"], kind: str = "linear"
 ) -> AbstractForcing:
-    """Return a forcing through known values, by one of `KINDS`."""
+    """Return a forcing that interpolates known values by one of `KINDS`."""
     if kind == "cubic":
         from scipy.interpolate import CubicSpline
 

@@ -12,10 +12,10 @@ from ..errors import DataError
 from .datasets import FILLED, FILLED_BETWEEN, checked_index, index_of, series
 from .dates import as_attribute, as_date, in_words, numbers, seconds_in
 
-# A year, and half of the window of a climatology, in seconds.
+# A year, and the largest distance in the year for the mean of a climatology, in seconds.
 _YEAR = 365.2425 * 86400
 _SEASON = 15.5 * 86400
-# Fewest known values in a window, so that a mean is no single year.
+# Fewest known values for the mean of a climatology, so that it is not that of a single year.
 _FEWEST = 3
 
 
@@ -23,22 +23,23 @@ def fill_gaps(data: xr.Dataset, **rules: str | float) -> xr.Dataset:
     """Fill missing values (NaN) of forcings: `fill_gaps(data, rain=0.0, air="climatology")`.
 
     `attrs["filled"]` of a variable states the rule and the number of filled values;
-    `attrs["filled_between"]` lists the gaps. `check` reports them, a fit keeps them, and `diagnose`
-    names them beside residuals. Do not fill observables: there NaN means missing, and a model with
-    a filled observable is refused.
+    `attrs["filled_between"]` lists the gaps. `check` reports both, a fit stores both, and
+    `diagnose` mentions the gaps beside residuals. Do not fill observables: NaN marks a missing
+    observation, and a model with a filled observable is refused.
 
     Args:
         data: a dataset whose variables run along its index, numbers or dates.
-        rules: the rule by variable. "interpolate" draws a straight line between the neighbours,
-            "last" repeats the last value, "climatology" takes the mean over all years of known
-            values within 15 days of that day of the year, and a number is used as it is.
+        rules: the rule by variable. "interpolate" draws a straight line between the neighbours.
+            "last" repeats the last value. "climatology" takes the mean, over all years, of known
+            values within 15 days of the same day of the year. A number is used as it is.
 
     Returns:
         The data with these variables filled.
 
     Raises:
-        DataError: if a variable or rule is unknown, if a rule cannot fill a gap at an end, if a
-            climatology has fewer than three known values in a window, or its index has no unit.
+        DataError: if a variable or rule is unknown, or a rule cannot fill a gap at an end. A
+            climatology also needs a unit of the index, and at least three known values within 15
+            days of the day of the year.
     """
     for name, rule in rules.items():
         if name not in data:
@@ -77,7 +78,7 @@ def fill_gaps(data: xr.Dataset, **rules: str | float) -> xr.Dataset:
 
 
 def _gaps(missing: np.ndarray) -> list[tuple[int, int]]:
-    """Return the first and the last row of each gap."""
+    """Return pairs of the first and the last row of each gap."""
     begins = np.flatnonzero(np.diff(missing.astype(int), prepend=0) > 0)
     ends = np.flatnonzero(np.diff(missing.astype(int), append=0) < 0)
     return list(zip(begins.tolist(), ends.tolist(), strict=True))
@@ -96,7 +97,7 @@ def filled_between(forcing: xr.DataArray, start: Any, end: Any) -> int:
     """Count the filled gaps of a forcing that overlap with a period.
 
     Args:
-        forcing: a variable of data that `fill_gaps` returned, or of a fit to them.
+        forcing: a variable of data that `fill_gaps` returned, or of a fit to such data.
         start: the begin of the period, a number or a date as in the index.
         end: the end of the period.
 

@@ -1,4 +1,4 @@
-"""A user's table: find its columns, turn cells into numbers and units, name rows in errors."""
+"""A user's table: find its columns, read numbers and units from cells, and name rows in errors."""
 
 import csv
 import json
@@ -19,22 +19,24 @@ type Source = pd.DataFrame | str | Path
 
 _WITH_UNITS = re.compile(r"^(.*?)\s*[(\[]([^()\[\]]+)[)\]]\s*$")
 COLUMNS = "columns"
-"""Attribute of a dataset: as JSON, the column of the table by the name of the variable."""
+"""Attribute of a dataset: a JSON dict that maps each variable to its column in the table."""
 DATE_FORMAT = "date_format"
 MISSING = "missing"
-"""Attributes of a dataset: the format of dates, and as JSON the codes for missing values."""
+"""Attributes of a dataset: the format of dates, and a JSON list of codes for missing values."""
 _MISSING = ("", ".", "na", "nan")
 _PARQUET = (".parquet", ".pq")
 
 
 class InputTable:
-    """A table of a user, whose errors name rows by line of the file or by label.
+    """A user's table, whose errors name a row by its line in the file or by its label.
+
+    A name of a column may differ from its label in case, and may lack the units in brackets.
 
     Args:
         table: a DataFrame, or the path of a CSV or Parquet file.
         units: the units by column: a text, or the name of a column with the unit of each row.
-        to: the wanted units, by name in the result.
-        names: the name in the result, by column or by code in a column.
+        to: the wanted units, by the name of the variable in the dataset made from the table.
+        names: the name of the variable in that dataset, by column or by code in a column.
     """
 
     def __init__(
@@ -68,21 +70,25 @@ class InputTable:
         return len(self.frame)
 
     def row(self, number: Any) -> str:
-        """Name a row for the reader: its line in the file, or its label."""
+        """Name a row for the user: its line in the file, or its label.
+
+        Args:
+            number: the position of the row, from 0.
+        """
         label = self.frame.index[number]
         if self.path is None:
             return f"row {label}"
         return f"line {label + 2}"
 
     def label(self, name: str, role: str = "") -> str:
-        """Find a column by name, ignoring case and units in brackets.
+        """Return the label of the column that a name means, ignoring case and units in brackets.
 
         Args:
-            name: the column, or its name in the result.
-            role: its role, for error messages.
+            name: the name of a column, or the name that `names` gives to the column.
+            role: the role of the column, such as "times", for error messages.
 
         Returns:
-            The label of the column.
+            The label of the column, exactly as in the header.
 
         Raises:
             DataError: if no column or several columns match.
@@ -102,13 +108,17 @@ class InputTable:
         )
 
     def _alike(self, name: str) -> list[str]:
-        """List the columns that a name may mean: by their own name, else by that in the result."""
+        """List the columns that a name may mean.
+
+        Columns match by their label, ignoring case and units. If none does, they match by the name
+        that the user gave to them.
+        """
         labels = list(self.frame.columns)
         found = [label for label in labels if name.lower() in (label.lower(), bare(label).lower())]
         return found or [label for label in labels if self._given_name(label) == name]
 
     def _given_name(self, label: str) -> str | None:
-        """The name that the user gave to a column; None if none was given."""
+        """Return the name that the user gave to a column; None if none was given."""
         return self.names.get(label, self.names.get(bare(label)))
 
     def has(self, name: str) -> bool:
@@ -120,7 +130,7 @@ class InputTable:
 
         Args:
             missing: the codes, numbers or texts.
-            columns: the columns to look at.
+            columns: the columns in which cells are emptied.
         """
         texts = {str(value).strip() for value in missing}
         numbers: Any = [value for value in missing if not isinstance(value, str)]
@@ -136,7 +146,7 @@ class InputTable:
         self.frame = self.frame.assign(**changed)
 
     def written(self, name: str) -> pd.Series:
-        """Return a column as text; from a text file exactly as written there, such as 01."""
+        """Return a column as text; from a text file exactly as written, such as `01`."""
         label = self.label(name)
         cells = self.frame[label]
         if self.path is not None:
@@ -144,18 +154,19 @@ class InputTable:
         return cells.astype(str).str.strip()
 
     def called(self, column: str) -> str:
-        """Return the name of a column in the result."""
+        """Return the name of a column's variable in the dataset."""
         label = self.label(column)
         return self.names.get(column, self.names.get(label, bare(label)))
 
     def renamed(self, called: Mapping[str, str]) -> dict[str, str]:
-        """Return the attribute that maps variables to differently named columns, if any.
+        """Return an attribute of the dataset that names the column of each renamed variable.
 
         Args:
-            called: the columns, by name in the result.
+            called: the columns, by the name of the variable.
 
         Returns:
-            The attribute as JSON, or an empty dict if all names agree.
+            The attribute "columns" with a JSON dict; an empty dict if no variable was renamed.
+            Differences of case or of units in brackets do not count.
         """
         labels = {name: bare(self.label(column)) for name, column in called.items()}
         other = {name: label for name, label in labels.items() if label.lower() != name.lower()}
@@ -164,11 +175,16 @@ class InputTable:
         return {}
 
     def cells(self, name: str, role: str = "") -> Any:
-        """Return a column as it was read."""
+        """Return a column with the values and type that pandas read.
+
+        Args:
+            name: the column.
+            role: its role, for error messages.
+        """
         return self.frame[self.label(name, role)]
 
     def missing(self, name: str) -> np.ndarray:
-        """Flag the empty cells of a column, also those with `.`, `NA` or `nan`."""
+        """Flag the empty cells of a column; `.`, `NA` and `nan` count as empty."""
         cells = self.cells(name)
         if cells.dtype.kind in "iufbM":
             return np.asarray(cells.isna())
@@ -180,13 +196,14 @@ class InputTable:
         Args:
             name: the column.
             role: its role, for error messages.
-            among: the rows to read; the others become NaN. The default is all rows.
+            among: flags of the rows to read; all other rows become NaN. The default is all rows.
 
         Returns:
             One number for each row.
 
         Raises:
-            DataError: if a row holds text or an infinite number; the message names the row.
+            DataError: if one of these rows holds text or an infinite number; the message names the
+                row.
         """
         cells = self.cells(name, role)
         empty = self.missing(name)
@@ -204,7 +221,13 @@ class InputTable:
         return np.where(among, found, np.nan)
 
     def _no_number(self, text: str, name: str, at: Any) -> str:
-        """Say why a cell is no number, with the remedy for its most likely meaning."""
+        """Say, for an error, why a cell is no number, with the remedy for its most likely meaning.
+
+        Args:
+            text: the text of the cell.
+            name: the column.
+            at: the position of the row.
+        """
         said = f"'{self.label(name)}' is {text!r} in {self.row(at)}, which is no number"
         # "<0.5" is a value below a limit of detection, that is a censored datum.
         if re.fullmatch(r"\s*[<>≤≥]=?\s*[\d.]+\s*", text):
@@ -226,7 +249,14 @@ class InputTable:
         return f"{said}: leave the cell empty if it is missing"
 
     def refuse_missing(self, name: str, role: str, among: np.ndarray, remedy: str) -> None:
-        """Raise DataError at the first of some rows in which a column is empty."""
+        """Raise DataError at the first row with an empty cell.
+
+        Args:
+            name: the column.
+            role: its role, for the message.
+            among: flags of the rows to check.
+            remedy: how to correct the table, for the message.
+        """
         for at in np.flatnonzero(self.missing(name) & among)[:1]:
             raise DataError(
                 f"the {role} in '{self.label(name)}' is missing in {self.row(at)}: {remedy}"
@@ -235,13 +265,14 @@ class InputTable:
     def converted(
         self, values: np.ndarray, name: str, called: str, *, difference: bool = False
     ) -> np.ndarray:
-        """Convert numbers of a column to the units that are wanted in the result.
+        """Convert numbers of a column to the units that the user wants in the dataset.
 
         Args:
-            values: the numbers, NaN in rows that do not count.
+            values: one number for each row; rows with NaN are ignored.
             name: the column.
-            called: its name in the result.
-            difference: whether the numbers are differences, such as standard deviations.
+            called: the name of its variable in the dataset.
+            difference: whether the numbers are differences, such as standard deviations, to which
+                an offset as in °C does not apply.
 
         Returns:
             The converted numbers.
@@ -270,24 +301,24 @@ class InputTable:
         *,
         difference: bool = False,
     ) -> np.ndarray:
-        """Convert errors or limits, row by row, to the units of the values beside them.
+        """Convert errors or limits of values, row by row, to the units of these values.
 
-        They are in these units unless their own column states others. Text in brackets that is no
-        unit, as in `se (n=3)`, is ignored.
+        Without units of their own, errors and limits have the units of the values. Text in brackets
+        that is no unit, as in `se (n=3)`, is ignored.
 
         Args:
-            values: the errors or limits, NaN in rows that do not count.
-            beside: their column.
-            role: another name under which their units may be given.
-            name: the column of the values.
-            called: the name of the values in the result.
+            values: the errors or limits, one for each row; rows with NaN are ignored.
+            beside: the column of the errors or limits.
+            role: another name under which the user may state their units, such as `conc_error`.
+            name: the column of the values to which they belong.
+            called: the name of the variable with these values in the dataset.
             difference: whether the numbers are differences, such as standard deviations.
 
         Returns:
-            The converted numbers.
+            The converted errors or limits.
 
         Raises:
-            DataError: if units cannot be converted, or those of the values are unknown.
+            DataError: if units cannot be converted, or the units of the values are unknown.
         """
         counted = ~np.isnan(values)
         own = self._units_by_row(beside, role, counted, itself=False)
@@ -315,7 +346,15 @@ class InputTable:
         *,
         difference: bool,
     ) -> np.ndarray:
-        """Convert numbers whose units, and the wanted units, may differ between rows."""
+        """Convert numbers between units that may differ from row to row.
+
+        Args:
+            values: one number for each row; rows with NaN are ignored.
+            held: the unit of each row.
+            wanted: the wanted unit of each row.
+            called: the name of the numbers, for error messages.
+            difference: whether the numbers are differences, which have no offset.
+        """
         counted = ~np.isnan(values)
         done = np.array(values)
         for have, want in dict.fromkeys(zip(held[counted], wanted[counted], strict=True)):
@@ -328,7 +367,11 @@ class InputTable:
         return done
 
     def refuse_unknown_units(self, results: Iterable[str]) -> None:
-        """Raise DataError if units are given for neither a column nor a result."""
+        """Raise DataError if the user stated units for a name that is no column and no variable.
+
+        Args:
+            results: the names of the variables in the dataset.
+        """
         known = {name.lower() for name in results}
         for name in self.stated:
             if not self.has(name) and name.lower() not in known:
@@ -337,7 +380,13 @@ class InputTable:
                 )
 
     def units(self, name: str, called: str, among: np.ndarray | None = None) -> str:
-        """Return the units of a column in the result; empty if unknown."""
+        """Return the units that a column has in the dataset; empty if unknown.
+
+        Args:
+            name: the column.
+            called: the name of its variable in the dataset.
+            among: flags of the rows that count; all by default.
+        """
         among = np.ones(len(self), bool) if among is None else among
         held = self._units_by_row(name, called, among)[among]
         return self.wanted.get(called) or next((str(unit) for unit in held if unit), "")
@@ -349,22 +398,23 @@ class InputTable:
 
         Args:
             name: the column.
-            called: its name in the result.
-            among: the rows that count.
-            itself: whether the column becomes a variable, which must have one unit.
+            called: the name of its variable in the dataset.
+            among: flags of the rows that count.
+            itself: whether the column becomes a variable of the dataset. Its units must then be
+                readable, and must agree between rows unless they are converted.
         """
         label = self.label(name)
         # 1. Units given by the user, by any name of the column; the exact case goes first.
         alike = {key.lower(): unit for key, unit in self.stated.items()} | self.stated
         keys = (called, name, label, called.lower(), name.lower())
         stated = next((alike[key] for key in keys if key in alike), "")
-        # 2. They may name a column of units, one per row. It holds text and is another column:
-        # a unit such as `cycle` may also be the name of a column of numbers.
+        # 2. The stated text may name another column, with the unit of each row. That column must
+        # hold text: a unit such as `cycle` may also be the name of a column of numbers.
         columns = self.frame.columns
         names_a_column = stated in columns and stated != label
         if names_a_column and not pd.api.types.is_numeric_dtype(self.frame[stated]):
             return self._column_of_units(stated, called, among, itself)
-        # 3. Else those in brackets in the header, else those in the attributes of the DataFrame.
+        # 3. Else units in brackets in the header, else units in the attributes of the DataFrame.
         in_attributes = (self.frame.attrs.get("units") or {}).get(label, "")
         unit = stated or units_in_header(label) or in_attributes
         if unit and installed() and parsed(unit) is None:
@@ -378,7 +428,17 @@ class InputTable:
     def _column_of_units(
         self, column: str, called: str, among: np.ndarray, itself: bool
     ) -> np.ndarray:
-        """Read a column of units; those of a variable must agree unless they are converted."""
+        """Return the unit of each row from a column of units.
+
+        Args:
+            column: the column of units.
+            called: the name of the variable whose units they are.
+            among: flags of the rows that count.
+            itself: whether the units must agree between these rows, unless they are converted.
+
+        Raises:
+            DataError: if a unit is missing, or units must agree but do not.
+        """
         self.refuse_missing(column, f"unit of '{called}'", among, "write it, as in the other rows")
         texts = self.frame[column].astype(str).str.strip()
         held = texts.mask(self.missing(column), "").to_numpy(str)
@@ -399,9 +459,12 @@ _BOTH_GERMAN = re.compile(r"[-+]?\d{1,3}(\.\d{3})+,\d+")
 
 
 def _commas(cells: Iterable[str]) -> dict[str, str]:
-    """List the options of `pandas.read_csv` that read the commas, each with its meaning.
+    """Return the options of `pandas.read_csv` with which all cells with a comma are numbers.
 
-    `1,500` is ambiguous, so that both options are listed unless other cells decide.
+    `1,500` is ambiguous: both options are returned unless other cells decide.
+
+    Returns:
+        A dict from each option, such as `decimal=','`, to its meaning in words.
     """
     with_comma = [cell for cell in cells if "," in cell]
     if any(map(_BOTH_GERMAN.fullmatch, with_comma)):
@@ -416,7 +479,7 @@ def _commas(cells: Iterable[str]) -> dict[str, str]:
 
 
 def bare(column: str) -> str:
-    """Return the name of a column without units in brackets."""
+    """Return the label of a column without units in brackets."""
     found = _WITH_UNITS.match(column)
     if found:
         return found[1]
@@ -424,7 +487,7 @@ def bare(column: str) -> str:
 
 
 def units_in_header(column: str) -> str:
-    """Return the units in brackets after the name of a column; empty if there are none."""
+    """Return the units in brackets at the end of a label; empty if there are none."""
     found = _WITH_UNITS.match(column.strip())
     if found:
         return found[2]
@@ -432,7 +495,18 @@ def units_in_header(column: str) -> str:
 
 
 def _convert(values: np.ndarray, have: str, want: str, called: str, where: str) -> np.ndarray:
-    """Convert numbers between units, or raise DataError that says why it is impossible."""
+    """Convert numbers between units.
+
+    Args:
+        values: the numbers.
+        have: their unit.
+        want: the wanted unit.
+        called: their name, for error messages.
+        where: text that names the row, for error messages.
+
+    Raises:
+        DataError: if the numbers cannot be converted.
+    """
     if same_text(have, want):
         return values
     if not installed():
@@ -467,7 +541,10 @@ def _read(path: Path) -> pd.DataFrame:
 
 
 def _read_text(path: Path, *, as_text: bool = False) -> pd.DataFrame:
-    """Read a file of separated values, with numeric columns as numbers, or all as text."""
+    """Read a text file with a separator between values, as a DataFrame.
+
+    Numeric columns become numbers, unless `as_text` is true: then all columns are text.
+    """
     separator = "\t" if path.suffix.lower() == ".tsv" else ","
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
@@ -504,7 +581,12 @@ def _read_text(path: Path, *, as_text: bool = False) -> pd.DataFrame:
 
 
 def refuse_two_roles(table: InputTable, roles: Mapping[str, Iterable[str]]) -> None:
-    """Raise DataError if one column is named for two roles."""
+    """Raise DataError if one column is named for two roles.
+
+    Args:
+        table: the table.
+        roles: the columns by role, such as `{"times": ["day"]}`.
+    """
     held: dict[str, str] = {}
     for role, columns in roles.items():
         for column in columns:

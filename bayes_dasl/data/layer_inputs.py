@@ -21,9 +21,9 @@ class Past(eqx.Module):
     """Earlier observations for a filtering layer or correlated noise; NaN where missing.
 
     Args:
-        times: their increasing times.
+        times: the increasing times of the observations.
         values: the observations by observable, `(past, …)`.
-        same: whether the times to predict are these.
+        same: whether the times to predict are the times of these observations.
         per_datum: the variables that the noise reads for each datum, `(past, …)` by name.
     """
 
@@ -40,9 +40,9 @@ class OwnRows(eqx.Module):
     """The rows of the data at which each subject was observed.
 
     Args:
-        index: the rows, `(row, subject)`, in order. The last one is repeated for subjects with
-            fewer rows.
-        own: whether a row is no such repetition.
+        index: the increasing numbers of these rows, `(row, subject)`. A subject with fewer rows
+            repeats its last row as padding.
+        own: flags `(row, subject)`; False for a repeated row.
     """
 
     index: Int[np.ndarray, "row member"]
@@ -52,23 +52,25 @@ class OwnRows(eqx.Module):
         """Select values at the rows of each subject.
 
         Args:
-            values: values at all rows of the data.
+            values: values at all rows of the data, `(time, …, subject)`.
 
         Returns:
-            `(row, …, subject)`.
+            The values, `(row, …, subject)`.
         """
         # Broadcast over the dimensions between row and subject, such as places.
         index = self.index.reshape(len(self.index), *[1] * (values.ndim - 2), -1)
         return jnp.take_along_axis(values, jnp.asarray(index), axis=0)
 
     def seen(self, observed: Seen) -> dict[str, Float[Array, "row ... member"]]:
-        """Select data at the rows of each subject; repeated rows become NaN and count once.
+        """Select data at the rows of each subject; padding becomes NaN.
+
+        So each datum counts once.
 
         Args:
-            observed: data at all rows, by name.
+            observed: data at all rows, `(time, …, subject)` by name.
 
         Returns:
-            `(row, …, subject)` by name.
+            The data, `(row, …, subject)` by name.
         """
         own = {
             v.ndim: self.own.reshape(len(self.own), *[1] * (v.ndim - 2), -1)
@@ -79,16 +81,16 @@ class OwnRows(eqx.Module):
     def places(
         self, times: Int[np.ndarray, " datum"], members: Int[np.ndarray, " datum"]
     ) -> Int[np.ndarray, " datum"]:
-        """Convert rows of the data to rows of each subject.
+        """Return the position of each datum among the rows of its subject.
 
         Args:
-            times: the row of each datum.
+            times: the row of each datum in the data.
             members: the number of the subject of each datum.
 
         Returns:
-            The position of each datum among the rows of its subject.
+            The positions, from 0.
         """
-        # Key of a row: subject · (number of rows) + row. The keys of all own rows increase.
+        # Key of a row: subject · (number of rows) + row. Without padding, keys increase.
         rows = 1 + int(self.index.max())
         number = self.own.sum(axis=0)
         keys = (np.arange(number.size) * rows + self.index).T[self.own.T]
@@ -97,12 +99,12 @@ class OwnRows(eqx.Module):
 
 
 class Assumed(NamedTuple):
-    """Assumptions about the layer, in inputs that were made without it.
+    """Assumptions about a layer, made when its inputs are built without knowing the layer.
 
     Args:
-        start: the first time of the data, taken as start; None if a start was given.
-        linear: the forcings that are interpolated linearly by default.
-        unread: coordinates of the data that are no places of the inputs.
+        start: the first time of the data, which serves as start; None if a start was given.
+        linear: the forcings for which linear interpolation is assumed.
+        unread: coordinates of the data that the inputs leave out.
     """
 
     start: float | None
@@ -116,7 +118,7 @@ class Inputs(eqx.Module):
     Args:
         start: the time of the initial state.
         times: the index, `(time,)`: times, or the rows of a layer without time. In a population
-            each subject may have its own, `(row, subject)`.
+            each subject may have other times, `(row, subject)`.
         forcings: functions of time, by name.
         coordinates: the coordinates of other dimensions by name, such as places. For a population
             they hold the numbers of the subjects, from 0.
@@ -124,8 +126,8 @@ class Inputs(eqx.Module):
         own_forcings: the forcings that differ between subjects; the first dimension of their
             arrays is the subject.
         per_datum: the variables that the noise reads for each datum, `(time, …)` by name.
-        assumed: assumptions about the layer; None if it is known. A layer with other settings
-            refuses such inputs.
+        assumed: assumptions about the layer, if the inputs were built without it; else None. A
+            layer that contradicts an assumption refuses the inputs.
     """
 
     start: Float[Array, ""]
@@ -151,9 +153,10 @@ class Inputs(eqx.Module):
         return {name: force(t) for name, force in self.forcings.items()}
 
     def forced_at_times(self) -> dict[str, Float[Array, "time ..."]]:
-        """Return all forcings at the times, by name.
+        """Return all forcings at `times`, by name.
 
-        The last dimension is the subject if the forcing, or the times, differ between subjects.
+        A forcing has the shape of `times`. If it differs between subjects, the last dimension is
+        the subject.
         """
         of_each = 1 if self.times.ndim > 1 else None
 
@@ -167,7 +170,7 @@ class Inputs(eqx.Module):
         return found | {name: of_subjects(force) for name, force in self.own_forcings.items()}
 
     def at_rows(self, rows: OwnRows) -> "Inputs":
-        """Return inputs with the times of each subject.
+        """Return inputs in which each subject has its own times.
 
         Args:
             rows: the rows of each subject.
@@ -179,10 +182,11 @@ class Inputs(eqx.Module):
         return dataclasses.replace(self, times=self.times[rows.index], per_datum=read)
 
     def with_past(self) -> "tuple[Inputs, Any, Any]":
-        """Return inputs at the times to predict and the past times together.
+        """Return inputs whose times are the times to predict and the past times together.
 
         Returns:
-            The inputs, the positions of the times to predict, and those of the past times.
+            The inputs; the positions of the times to predict among the joint times; and the
+            positions of the past times. Both positions are a full slice if no times are added.
         """
         if self.past is None or self.past.same:
             return self, slice(None), slice(None)
@@ -193,10 +197,10 @@ class Inputs(eqx.Module):
             distinct = jnp.unique(every, size=every.size, fill_value=jnp.inf)
             every = jnp.where(jnp.isinf(distinct), jnp.max(every), distinct)
         else:
-            # Layers that step from time to time need known times, also while a program is traced.
+            # Layers that step from time to time need concrete times, also under `jit`.
             with jax.ensure_compile_time_eval():
                 known = [np.asarray(times) for times in both]
                 every = jnp.asarray(np.unique(np.concatenate(known)))
         at, then = (jnp.searchsorted(every, times) for times in both)
-        # Layers read nothing of each datum, which is unknown at the joint times anyway.
+        # Layers read no variable for each datum, and it is unknown at the joint times anyway.
         return dataclasses.replace(self, times=every, per_datum={}), at, then

@@ -1,4 +1,4 @@
-"""`from_table`: the dataset that models take, from a table with a row for each measurement."""
+"""`from_table`: make the dataset that models take from a table with a row for each measurement."""
 
 import itertools
 import json
@@ -21,10 +21,10 @@ class TableSeries(NamedTuple):
     Args:
         name: the observable.
         rows: the rows of the table with a value.
-        values: one for each of these rows, in the wanted units.
-        units: these units.
-        others: `<name>_censored` and `<name>_error`, for the same rows.
-        copy: for each row, the number of earlier rows with the same time and subject.
+        values: one value for each of these rows, in the wanted units.
+        units: the units of the values.
+        others: `<name>_censored` and `<name>_error` if given, for the same rows.
+        copy: for each of these rows, the number of earlier rows with the same time and subject.
     """
 
     name: str
@@ -63,25 +63,26 @@ def from_table(
     Args:
         table: a pandas DataFrame, or the path of a CSV or Parquet file.
         value: the column of measurements, or several columns, one for each observable.
-        time: the column of times: numbers, or dates. Dates with an offset from UTC become UTC,
-            periods their begin.
+        time: the column of times: numbers, or dates. Dates with an offset from UTC are converted to
+            UTC; a period, as in pandas, is replaced by its begin.
         observable: the column that names the observable of each row, where one column of values
             holds several observables.
         subject: the column that names the subject of each row. Values then have the dimensions
             `(time, subject)`, with the numbers or names of this column as coordinate `subject`.
-        error: the column of known standard errors, or a dict by value. They are in the units of
-            the value unless their header or `units` state others, and become `<observable>_error`.
-        censored: the column of flags, or a dict by value. 1 says that the value lies below its
-            limit, −1 above, 0 or an empty cell that it was seen. They become
-            `<observable>_censored`.
-        limit: the column of these limits, in units as for `error`. By default the value of a
-            flagged row is its limit.
+        error: the column of known standard errors, or a dict from value column or observable to
+            such a column. Standard errors are in the units of the value unless their header or
+            `units` state others. They become the variable `<observable>_error`.
+        censored: the column of flags, or a dict as for `error`. A flag is 1 if the true value lies
+            below its limit, −1 if it lies above, and 0 or empty if the value was measured. Flags
+            become the variable `<observable>_censored`.
+        limit: the column of limits of flagged rows, or a dict as for `error`, with units as for
+            `error`. By default the value of a flagged row is its limit.
         covariates: columns with one number for each subject, `(subject,)`. A column of words gives
             a variable of zeros and ones for each word, such as `sex_male`; `score` with `>= 5`
             becomes `score_ge_5`.
-        forcings: columns that drive the model, kept at all their times, also where nothing was
-            observed. Gaps in a single series stay missing, for `bd.data.fill_gaps`; with subjects
-            each row needs a number.
+        forcings: columns that drive the model. The dataset has all times at which a forcing has a
+            value, also without an observation. Gaps in a single series stay missing, and
+            `bd.data.fill_gaps` fills them. With subjects each row needs a number.
         names: names in the dataset, by column or by code in the column `observable`:
             `{"DV": "conc"}`.
         units: units of columns, such as `{"conc": "mg/L"}`, or the name of a column with the unit
@@ -95,8 +96,8 @@ def from_table(
             2004-02-29 13:30. A study uses it for later files of this table too.
 
     Returns:
-        A dataset with the coordinate `time`, and `subject` if there are subjects, NaN where nothing
-        was observed.
+        A dataset with the coordinate `time`, and `subject` if there are subjects. It is NaN where
+        nothing was observed.
 
     Raises:
         DataError: if the table is wrong; the message names the row, as a line of the file or a
@@ -183,7 +184,13 @@ def from_table(
 def _observables(
     table: InputTable, columns: list[str], observable: str | None
 ) -> Iterator[tuple[str, str, np.ndarray]]:
-    """Yield the name, column and rows of each observable.
+    """Yield the name, the column of values and flags of the rows of each observable.
+
+    Args:
+        table: the table.
+        columns: the columns of values.
+        observable: the column that names the observable of each row; None if each column of values
+            is an observable.
 
     Raises:
         DataError: if a row has no observable, or a code has no name.
@@ -222,7 +229,18 @@ def _series_of_table(
     who: np.ndarray,
     replicates: bool,
 ) -> TableSeries:
-    """Read the values of one observable, with its flags of censoring and its errors."""
+    """Read the values of one observable, with its flags of censoring and its errors.
+
+    Args:
+        table: the table.
+        name: the observable.
+        column: the column of its values.
+        rows: flags of the rows of this observable.
+        beside: its columns by role: "censored", "limit" and "error"; None for no column.
+        when: the time of each row.
+        who: the number of the subject of each row.
+        replicates: whether several values at one time of one subject are allowed.
+    """
     values = table.numbers(column, f"'{name}'", rows)
     flags = np.zeros(len(table))
     if beside["censored"]:
@@ -265,7 +283,16 @@ def _censored(
     values: np.ndarray,
     rows: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return the flags, and the values with the limit in place of each censored one.
+    """Return the flags of censoring, and the values with the limit in place of each censored value.
+
+    Args:
+        table: the table.
+        column: the column of flags.
+        limit: the column of limits; None if the value of a flagged row is its limit.
+        of: the column of values.
+        name: the observable.
+        values: its value in each row.
+        rows: flags of the rows of this observable.
 
     Raises:
         DataError: if a flag is not −1, 0 or 1, or a flagged row has no limit.
@@ -297,8 +324,16 @@ def _copies(
 ) -> np.ndarray:
     """Count, for each row with a value, the earlier rows with the same time and subject.
 
+    Args:
+        table: the table.
+        name: the observable.
+        when: the time of each row.
+        who: the number of the subject of each row.
+        there: flags of the rows with a value.
+        replicates: whether there may be earlier rows with the same time and subject.
+
     Raises:
-        DataError: if there is one and `replicates` are not allowed.
+        DataError: if there is one although `replicates` is false.
     """
     rows = np.flatnonzero(there)
     cells = pd.DataFrame({"who": who[rows], "when": when[rows]})
@@ -315,11 +350,13 @@ def _copies(
 
 
 class _Layout:
-    """The place of each row in the dataset: a time, with a row for each replicate, and a subject.
+    """The layout of the dataset: the place of each row of the table along time and subject.
+
+    A time with replicates has several places along time, one for each replicate.
 
     Args:
         found: the series of all observables.
-        driven: the rows with a forcing.
+        driven: the rows of the table with a forcing.
         when: the time of each row.
         who: the number of the subject of each row.
         members: the names of the subjects.
@@ -335,7 +372,7 @@ class _Layout:
         members: np.ndarray,
         several: bool,
     ):
-        # Forcings go on where nothing was observed, so their times belong to the dataset too.
+        # Times at which only a forcing has a value belong to the dataset too.
         held = [*((s.rows, s.copy) for s in found), (driven, 0)]
         pairs = pd.concat([pd.DataFrame({"when": when[rows], "copy": copy}) for rows, copy in held])
         self.grid = pd.MultiIndex.from_frame(pairs.drop_duplicates().sort_values(["when", "copy"]))
@@ -353,7 +390,15 @@ class _Layout:
         units: str,
         fill: float = np.nan,
     ) -> Any:
-        """Return values as a variable of xarray: dimensions, array, attributes."""
+        """Return values as a variable of xarray: a tuple of dimensions, array and attributes.
+
+        Args:
+            places: the position along time of each value.
+            rows: the row of the table of each value.
+            values: the values.
+            units: their units.
+            fill: the value where the table has none.
+        """
         found = np.full((len(self.times), len(self.members)), fill)
         found[places, self.who[rows]] = values
         attributes = {"units": units} if units else {}
@@ -362,7 +407,7 @@ class _Layout:
         return ("time",), found[:, 0], attributes
 
     def series(self, s: TableSeries) -> dict[str, Any]:
-        """Return the variables of one observable, by name."""
+        """Return the variables of one observable by name: its values, flags and errors."""
         places = self.grid.get_indexer(pd.MultiIndex.from_arrays([self.when[s.rows], s.copy]))
         laid = {s.name: self._laid(places, s.rows, s.values, s.units)}
         for name, values in s.others.items():
@@ -374,11 +419,11 @@ class _Layout:
     def forcing(self, table: InputTable, column: str) -> Any:
         """Return a forcing at all times of the dataset.
 
-        A single series may have gaps, for `fill_gaps`. With subjects a gap is refused: it could
-        not be distinguished from a time at which only another subject has a row.
+        A single series may have gaps, which `fill_gaps` can fill later. With subjects a gap is
+        refused: it could not be distinguished from a time at which only another subject has a row.
 
         Raises:
-            DataError: if it is missing for a subject, or has two values at one time.
+            DataError: if the forcing is missing for a subject, or has two values at one time.
         """
         kept = observations(table) if self.several else ~table.missing(column)
         asked = np.isin(self.when, self.times) & kept
@@ -403,7 +448,7 @@ class _Layout:
         return self._laid(places, rows, values[rows], table.units(column, name))
 
     def dataset(self, variables: Mapping[str, Any], units: str) -> xr.Dataset:
-        """Return the dataset, with `units` those of the time."""
+        """Return the dataset of these variables; `units` are the units of time."""
         attributes = {"units": units} if units else {}
         coordinates: dict[str, Any] = {"time": ("time", self.times, attributes)}
         if self.several:
@@ -414,10 +459,20 @@ class _Layout:
 def _covariate(
     table: InputTable, column: str, who: np.ndarray, members: np.ndarray, taken: set[str]
 ) -> dict[str, Any]:
-    """Return a covariate as a variable `(subject,)`, or as one variable for each of its words.
+    """Return a covariate as a variable `(subject,)`, or as one indicator variable for each word.
+
+    Args:
+        table: the table.
+        column: the column of the covariate.
+        who: the number of the subject of each row.
+        members: the names of the subjects.
+        taken: names of variables that are in use.
+
+    Returns:
+        The variables by name.
 
     Raises:
-        DataError: if it is missing, or changes within a subject.
+        DataError: if the covariate is missing, or changes within a subject.
     """
     every = np.ones(len(table), bool)
     table.refuse_missing(column, "covariate", every, "each subject has one, in each of its rows")
@@ -461,7 +516,10 @@ _SIGNS = {
 
 
 def _as_name(text: str, taken: Collection[str]) -> str:
-    """Return a free Python identifier for a text, with signs in words: `>= 5` is `ge_5`."""
+    """Return an unused Python identifier for a text, with signs in words: `>= 5` is `ge_5`.
+
+    A number is added to a name that is in `taken`.
+    """
     for sign, word in _SIGNS.items():
         text = text.replace(sign, f"_{word}_")
     if not text.isidentifier():
@@ -481,6 +539,13 @@ def _one(
     given: str | Mapping[str, str] | None, name: str, column: str, columns: list[str], role: str
 ) -> str | None:
     """Choose the column of errors, flags or limits that belongs to one observable.
+
+    Args:
+        given: the user's argument: one column, or columns by observable or by column of values.
+        name: the observable.
+        column: the column of its values.
+        columns: all columns of values.
+        role: the name of the argument, for error messages.
 
     Raises:
         DataError: if one column is given for several columns of values, or a key is unknown.

@@ -1,7 +1,7 @@
 """Units as text: compare them, convert values, and find their dimensions.
 
-The optional package pint reads them; it loads when two texts differ or an equation is checked. An
-unknown word, such as `pelts`, becomes a dimension of its own.
+The optional package pint reads them. It is imported only when two texts differ or an equation is
+checked. An unknown word, such as `pelts`, becomes a dimension of its own.
 """
 
 import functools
@@ -22,12 +22,14 @@ class Unit(NamedTuple):
 
     Args:
         name: its text as pint writes it.
-        factor: the number of base units in it; None for a scale with an offset, such as °C.
+        factor: the number of base units in it; None for a scale with an offset, such as °C, and for
+            a logarithmic scale.
         scale: the factor without dimensionless words such as percent and degree, which formulas
-            convert themselves. For a scale with an offset it is that of differences; None for a
-            logarithmic scale.
-        dimensions: the powers of base dimensions.
-        offset: the distance of its zero from that of the base units, in this unit: 273.15 for °C.
+            convert themselves. For a scale with an offset it is the factor of differences. It is
+            None for a logarithmic scale.
+        dimensions: the power of each base dimension, by name.
+        offset: the distance of its zero from the zero of the base units, in this unit: 273.15 for
+            °C.
     """
 
     name: str
@@ -61,7 +63,17 @@ def parsed(text: str) -> Unit | None:
 
 
 def _factor(registry: Any, quantity: float, unit: Any) -> tuple[float | None, float]:
-    """Return a pair: base units per unit (None if logarithmic), and the offset of its zero."""
+    """Return the factor and the offset of a unit.
+
+    Args:
+        registry: the units of pint.
+        quantity: the number before the unit, as in `1000 m3`.
+        unit: the unit in pint's type.
+
+    Returns:
+        The number of base units in the quantity, None for a logarithmic scale; and the offset of
+        the unit's zero, in this unit.
+    """
     zero, one, two = (
         registry.Quantity(number, unit).to_root_units().magnitude for number in (0.0, 1.0, 2.0)
     )
@@ -74,7 +86,7 @@ def _factor(registry: Any, quantity: float, unit: Any) -> tuple[float | None, fl
 
 
 def agree(one: str, other: str) -> bool | None:
-    """Whether two texts mean the same unit; None if one of them cannot be read."""
+    """Return whether two texts mean the same unit; None if one of them cannot be read."""
     if same_text(one, other):
         return True
     a = parsed(one)
@@ -110,12 +122,13 @@ def convert(
 
 
 def installed() -> bool:
-    """Whether units can be read."""
+    """Return whether pint is installed, so that units can be read."""
     return _registry() is not None
 
 
 @functools.cache
 def _registry() -> Any:
+    """Return the unit registry of pint; None if pint is not installed."""
     try:
         import pint
     except ImportError:
@@ -124,7 +137,7 @@ def _registry() -> Any:
 
 
 def _read(registry: Any, text: str) -> tuple[float, Any] | None:
-    """Read a number and a unit; None if pint cannot read the text."""
+    """Read a text as a number and a unit in pint's type; None if pint cannot read it."""
     import pint
 
     # m3 and s-1 are powers, unless pint knows them as words.
@@ -146,6 +159,7 @@ def _read(registry: Any, text: str) -> tuple[float, Any] | None:
 
 
 def _meaning(registry: Any, text: str) -> tuple[float, Any]:
+    """Read a text that pint knows as a number and a unit; the number is 1 without a factor."""
     try:
         return 1.0, registry.parse_units(text)
     except ValueError:  # a factor before the unit

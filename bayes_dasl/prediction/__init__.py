@@ -1,4 +1,4 @@
-"""Prediction: draws to and from a DataTree, and what a model says of them at any times."""
+"""Prediction: forecasts and derived quantities of a model, and draws stored in a DataTree."""
 
 from .conditional import noise_group as noise_group
 from .datatree import (

@@ -1,4 +1,4 @@
-"""The distribution of a datum given a draw: its parameters, kept with a forecast, make it anew."""
+"""The distribution of a datum given a draw, rebuilt from parameters stored in a forecast."""
 
 import inspect
 from collections.abc import Iterable, Mapping
@@ -18,19 +18,24 @@ _BASE = "base_dist"
 
 
 class Conditional(NamedTuple):
-    """A family of distributions, as `family_of` names it, with parameters `(draw, …)`."""
+    """The distribution of each datum in each draw.
+
+    Args:
+        family: the family of distributions, as named by `family_of`.
+        parameters: arrays `(draw, …)` by the name of the parameter.
+    """
 
     family: str
     parameters: Parameters
 
     @property
     def distribution(self) -> dist.Distribution:
-        """The distribution for all draws."""
+        """The NumPyro distribution with all draws as batch."""
         return made(self.family, self.parameters)
 
 
 def family_of(distribution: dist.Distribution) -> str:
-    """The family of a distribution, such as `Normal` or `ZeroInflatedProbs(Poisson)`.
+    """Return the family of a distribution, such as `Normal` or `ZeroInflatedProbs(Poisson)`.
 
     Returns:
         The name, from which `made` rebuilds the distribution.
@@ -43,17 +48,21 @@ def family_of(distribution: dist.Distribution) -> str:
 
 
 def class_of(family: str) -> type[dist.Distribution] | None:
-    """The class of the outermost distribution of a family.
+    """Return the class of the outermost distribution of a family.
 
     Returns:
-        The class; None for an unknown one.
+        The class; None for an unknown family.
     """
     name = family.partition("(")[0]
     return NEW_DISTRIBUTIONS.get(name) or getattr(dist, name, None)
 
 
 def made(family: str, parameters: Parameters) -> dist.Distribution:
-    """The distribution of a family with these parameters.
+    """Return the distribution of a family with given parameters.
+
+    Args:
+        family: a name from `family_of`.
+        parameters: arrays by name; `base_dist.rate` is the `rate` of an inner distribution.
 
     Returns:
         The distribution.
@@ -70,7 +79,11 @@ def made(family: str, parameters: Parameters) -> dist.Distribution:
 
 
 def constraint_of(family: str, parameter: str) -> Any:
-    """The constraint on a parameter, such as `positive`.
+    """Return the constraint on a parameter of a family, such as `positive`.
+
+    Args:
+        family: a name from `family_of`.
+        parameter: the parameter, such as `loc` or `base_dist.rate`.
 
     Returns:
         The constraint of NumPyro.
@@ -84,19 +97,19 @@ def constraint_of(family: str, parameter: str) -> Any:
 
 
 def alone(distribution: dist.Distribution) -> dist.Distribution:
-    """The marginal distribution of each datum, if a distribution draws several together.
+    """Return the marginal distribution of each datum, for a distribution of several dependent data.
 
     Returns:
-        That distribution, or the same one if its data are independent.
+        The marginal distribution; the given one if its data are independent.
     """
     return getattr(distribution, "alone", distribution)
 
 
 def parameters_of(distribution: dist.Distribution) -> dict[str, Any]:
-    """The parameters that rebuild a distribution, each with as many axes as its batch.
+    """Return the parameters that rebuild a distribution, each with as many axes as its batch.
 
     Returns:
-        Parameters by name; none if they do not suffice to rebuild it.
+        Parameters by name; empty if they do not suffice to rebuild the distribution.
     """
     distribution = alone(distribution)
     shape = distribution.batch_shape
@@ -119,7 +132,7 @@ def _padded_shape(shape: tuple[int, ...], axes: int) -> tuple[int, ...]:
 
 
 def _nested_parameters(distribution: dist.Distribution) -> dict[str, Any]:
-    """Parameters by names such as `rate` or `base_dist.rate`; none for an unknown class."""
+    """Return parameters by names such as `rate` or `base_dist.rate`; empty for an unknown class."""
     family = family_of(distribution)
     if class_of(family) is not type(distribution):
         return {}
@@ -134,11 +147,11 @@ def _nested_parameters(distribution: dist.Distribution) -> dict[str, Any]:
 def noise_group(
     families: Iterable[tuple[str, str]], noise: Mapping[str, Parameters], like: xr.Dataset
 ) -> xr.Dataset:
-    """The group `noise`: the parameters of each observable's noise.
+    """Return the group `noise` of a forecast: the parameters of each observable's noise.
 
     Args:
-        families: observables with the family of their noise.
-        noise: parameters `(draw, …)` by observable and name.
+        families: pairs of an observable and the family of its noise.
+        noise: parameters `(draw, …)`, first by observable and then by name.
         like: the predictions, whose dimensions and coordinates the group takes.
 
     Returns:
@@ -158,12 +171,15 @@ def noise_group(
 
 
 def conditional(noise: xr.Dataset, like: xr.DataArray) -> Conditional | None:
-    """The noise of an observable from the group `noise` of a forecast.
+    """Return the noise of an observable from the group `noise` of a forecast.
 
-    Shapes: parameters are `(chain · draw, time, …)`, of size 1 where they are constant.
+    Args:
+        noise: the group.
+        like: the predictions of the observable.
 
     Returns:
-        The distribution of each datum; None if the group lacks it, as in forecasts made by hand.
+        The distribution of each datum, with parameters `(chain · draw, time, …)` of size 1 where
+        they are constant. None if the group lacks the observable, as in a forecast made by hand.
     """
     held = list(noise.filter_by_attrs(observable=like.name).data_vars.values())
     family = str(held[0].attrs["distribution"]) if held else ""

@@ -29,24 +29,30 @@ _DRAWS = 128
 
 
 def confounding(model: Model, inputs: Inputs, draws: Draws) -> xr.Dataset | None:
-    r"""Correlation of each scientific parameter with the effect of unknown functions.
+    r"""Correlate each scientific parameter with the effect of unknown functions.
 
-    Unknown functions are the closures of a `Residual`, or else parts that are linear in their own
-    coefficients, such as a `Basis`. A factor $s$ scales all of them, or the distance of their
-    coefficients from the means over draws.
+    Unknown functions are the closures of a `Residual`. Without closures, they are the parts that
+    are linear in their own coefficients, such as a `Basis`. A factor $s$ scales all closures; for
+    linear parts it scales the distance of their coefficients from the means over draws.
 
-    At each of 128 draws, their effect on the predicted data $\eta$ is projected on the
-    sensitivities to the parameters, with each datum weighted by its noise:
-    $c = \arg\min_c \lVert \partial \eta / \partial s
-    - \sum_k c_k\, \partial \eta / \partial \theta_k \rVert$ at $s = 1$.
-    So $c_k$ is the shift of parameter $k$ that would replace the functions. Parameters with a
-    constraint between their numbers, such as shares that sum to 1, count in unconstrained space.
+    At each of 128 draws, the effect of unknown functions on the predicted data $\eta$ is projected
+    on the sensitivities to the parameters $\theta_k$. Each datum is weighted by its noise. $c =
+    \arg\min_c \lVert \partial \eta / \partial s - \sum_k c_k\, \partial \eta / \partial \theta_k
+    \rVert$ at $s = 1$. So $c_k$ is the shift of parameter $k$ that would replace the functions.
+    Parameters with a constraint between their elements, such as shares that sum to 1, are taken in
+    unconstrained space.
+
+    Args:
+        model: the model.
+        inputs: the inputs of its layer at the data.
+        draws: draws `(draw, …)` of every random leaf, by path.
 
     Returns:
         A dataset over `parameter`, or None without parameters or unknown functions. `correlation`
-        is that of $\theta_k$ and $c_k$ over draws (0 if one does not vary). `shift_sd` is the
-        standard deviation of $c_k$ over that of $\theta_k$. The attribute `explained` is the mean
-        share of the effect that parameters could replace, and `of` names the kind of functions.
+        is the correlation of $\theta_k$ and $c_k$ over draws, 0 if one of them does not vary.
+        `shift_sd` is the standard deviation of $c_k$ divided by that of $\theta_k$. The attribute
+        `explained` is the mean share of the effect that parameters could replace, and `of` names
+        the kind of functions.
     """
     # 1. Scientific parameters of the layer, without those of the closures.
     alone = paths(eqx.tree_at(lambda m: m.layer, model, without_closures(model.layer)))
@@ -73,7 +79,7 @@ def confounding(model: Model, inputs: Inputs, draws: Draws) -> xr.Dataset | None
 
 
 def _in_layer(leaf: RandomLeaf) -> bool:
-    """Whether a leaf stands in the layer, rather than in the noise."""
+    """Return whether a leaf belongs to the layer, rather than to the noise."""
     return any(place.startswith("layer.") for place in leaf.places + leaf.within)
 
 
@@ -83,7 +89,18 @@ def _projection_of_effect(
     leaves: Mapping[str, Coordinates],
     scale: Callable[[Any, Array], Any],
 ) -> Any:
-    """A function of a draw: parameters, their shifts c, and the share that these explain."""
+    """Return a function of a draw that projects the effect of unknown functions on sensitivities.
+
+    Args:
+        model: the model.
+        inputs: the inputs of its layer.
+        leaves: the transform of each parameter to unconstrained space, by path.
+        scale: a function of a realised layer and a factor, which scales the unknown functions.
+
+    Returns:
+        The function. It returns the parameters, their shifts c, and the share of the effect that
+        these shifts explain.
+    """
     forward = with_adjoint(model, diffrax.ForwardMode())
 
     def one(draw):
@@ -110,7 +127,7 @@ def _projection_of_effect(
         weight = jnp.concatenate(weights)
         sensitivities = jacobian[:, :-1] * weight[:, None]
         effect = jacobian[:, -1] * weight
-        # 2. Least squares, and the share of the effect that they explain.
+        # 2. Least squares, and the share of the effect that the parameters explain.
         shift = least_squares(sensitivities, effect)
         left = jnp.sum((effect - sensitivities @ shift) ** 2)
         size = jnp.sum(effect**2)
@@ -121,7 +138,7 @@ def _projection_of_effect(
 
 
 def _unknown_linear_parts(layer: Any) -> list[bool]:
-    """Return which linear parts have unknown coefficients and are no process noise."""
+    """Flag the linear parts of a layer that have unknown coefficients and are no process noise."""
     # The groups of a population have times of their own.
     if isinstance(layer, AbstractPopulation):
         return []
@@ -132,7 +149,7 @@ def _unknown_linear_parts(layer: Any) -> list[bool]:
 
 
 def _mean_coefficients(model: Model, draws: Draws) -> list[Array]:
-    """The mean over draws of the coefficients of each linear part."""
+    """Return the mean over draws of the coefficients of each linear part."""
 
     def one(draw):
         return [part.coefficients for _, part in linear_parts(realise(model, draw).layer)]
@@ -142,7 +159,15 @@ def _mean_coefficients(model: Model, draws: Draws) -> list[Array]:
 
 
 def _scaling_from_means(unknown: list[bool], means: list[Array]) -> Callable[[Any, Array], Any]:
-    """A function of a realised layer that scales coefficients about their means by a factor."""
+    """Return a function that scales the distance of coefficients from their means.
+
+    Args:
+        unknown: a flag for each linear part; only flagged parts are scaled.
+        means: the mean coefficients of each linear part.
+
+    Returns:
+        A function of a realised layer and a factor, which returns the scaled layer.
+    """
 
     def scaled(layer: Any, factor: Array) -> Any:
         left = iter(zip(unknown, means, strict=True))
@@ -167,13 +192,21 @@ def _confounding_table(
     shift: np.ndarray,
     explained: np.ndarray,
 ) -> xr.Dataset:
-    """Correlations and relative shifts over draws, by the name of each parameter."""
+    """Return the dataset of `confounding` from its values at all draws.
+
+    Args:
+        model: the model.
+        leaves: the random leaves of the parameters, by path.
+        theta: the parameters, `(draw, parameter)`.
+        shift: the shifts c, `(draw, parameter)`.
+        explained: the explained share in each draw.
+    """
     short = names(model)
     labels = []
     for path, how in coordinates(leaves).items():
         inside = [f"[{', '.join(map(str, i))}]" if i else "" for i in np.ndindex(how.shape)]
         labels += [short[path] + tag for tag in inside]
-    # Equal numbers have a standard deviation of the size of rounding errors.
+    # The standard deviation of equal numbers is a rounding error, not exactly zero.
     theta_sd = theta.std(axis=0)
     shift_sd = shift.std(axis=0)
     moving = theta_sd > 1e-9 * np.abs(theta).max(initial=1e-300, axis=0)

@@ -1,4 +1,4 @@
-"""Draws as an xarray.DataTree: the groups of posteriors and forecasts, as ArviZ reads them."""
+"""Draws as an xarray.DataTree: the groups of posteriors and forecasts, in ArviZ's layout."""
 
 import json
 from collections.abc import Mapping
@@ -17,13 +17,13 @@ from ..model import Model
 from ..random import Dependent, RandomLeaf, paths
 from .new_members import differ
 
-# The fewest draws of `prior_predictive`, and the most numbers in it.
+# The fewest draws of the group `prior_predictive`, and the most numbers in it.
 _FEWEST = 50
 _MOST = 2 * 10**6
 
 
 def names(model: Model) -> dict[str, str]:
-    """The name of every random leaf in results: the shortest unambiguous suffix of its path.
+    """Return the name of every random leaf in results: the shortest unambiguous suffix of its path.
 
     Returns:
         Names by path.
@@ -34,7 +34,11 @@ def names(model: Model) -> dict[str, str]:
 
 
 def draws_dataset(model: Model, draws: Mapping[str, np.ndarray]) -> xr.Dataset:
-    """Draws by path, `(chain, draw, …)`, as a dataset.
+    """Return draws of all random leaves as a dataset.
+
+    Args:
+        model: the model.
+        draws: draws `(chain, draw, …)` by path.
 
     Returns:
         A variable for each random leaf, with its path, group, units, prior and bounds.
@@ -59,10 +63,16 @@ def draws_dataset(model: Model, draws: Mapping[str, np.ndarray]) -> xr.Dataset:
 
 
 def pushed_draws(model: Model, post: xr.DataTree, draws: Mapping[str, np.ndarray]) -> xr.Dataset:
-    """The draws of a posterior that a model uses, as a dataset.
+    """Return the draws of a posterior that a model uses for a forecast, as a dataset.
+
+    Args:
+        model: the model.
+        post: the posterior.
+        draws: draws `(chain · draw, …)` of the model's random leaves, by path.
 
     Returns:
-        The group `posterior`; for other groups of a population, the draws of these.
+        The group `posterior`. If the model has other groups of a population, the dataset holds
+        `draws` instead, with these groups.
     """
     held = post["posterior"].to_dataset()
     if not differ(paths(model), held):
@@ -73,10 +83,10 @@ def pushed_draws(model: Model, post: xr.DataTree, draws: Mapping[str, np.ndarray
 
 
 def known_bounds(model: Model) -> str:
-    """The bounds that the user gave to priors, as JSON for an attribute.
+    """Return the bounds that the user gave to priors, as JSON for an attribute.
 
     Returns:
-        `lower` and `upper` by the name of a random leaf in results.
+        A JSON dict with `lower` and `upper`, by the name of a random leaf in results.
     """
     short = names(model)
     found = {short[path]: chosen_bounds(leaf.distribution) for path, leaf in paths(model).items()}
@@ -84,10 +94,11 @@ def known_bounds(model: Model) -> str:
 
 
 def shortest_lengths(model: Model) -> str:
-    """The shortest length scale and the size of each Gaussian process, as JSON.
+    """Return the shortest length scale and the size of each Gaussian process, as JSON.
 
     Returns:
-        Both by the name of the length scale in results.
+        A JSON dict of pairs, by the name of the length scale in results. The shortest length is the
+        shortest that the process can represent, and the size is the number of its functions.
     """
     short = names(model)
     found = {}
@@ -115,12 +126,13 @@ def series_dataset(
     data: xr.Dataset,
     places: Mapping[str, xr.DataArray] | None = None,
 ) -> xr.Dataset:
-    """Draws of observables as a dataset, with the attributes of the data.
+    """Return draws of observables as a dataset, with the attributes of the data.
 
     Args:
         values: draws `(chain, draw, time, …)` by observable.
         times: the coordinate of the index.
-        data: data with these observables, which may lack one without places.
+        data: data with these observables, whose dimensions and attributes are used. An observable
+            without places may be absent.
         places: the coordinates of all dimensions beyond the index, by name.
 
     Returns:
@@ -145,17 +157,17 @@ def over_data(
     at: xr.Dataset | None = None,
     chains: int | None = None,
 ) -> xr.Dataset:
-    """Draws of observables as a dataset, over the data of a fit or at other times.
+    """Return draws of observables as a dataset, over the data of a fit or at other times.
 
     Args:
         values: draws `(chain · draw, time, …)` by observable.
         post: has the group `posterior`.
         data: the data of the fit, with their dimensions in the model's order.
-        at: a dataset with the times, and places if they are others than those of the data.
-        chains: the number of chains; that of the posterior unless given.
+        at: a dataset with the times; also with the places if they differ from those of the data.
+        chains: the number of chains; by default that of the posterior.
 
     Returns:
-        The dataset; it may have several draws for each of the posterior.
+        The dataset. It may have several draws for each draw of the posterior.
     """
     chains = chains or post["posterior"].sizes["chain"]
     at = data if at is None else at
@@ -187,7 +199,7 @@ def in_chains(draws: xr.Dataset, shape: tuple[int, int]) -> xr.Dataset:
 
 
 def by_chain(draws: xr.Dataset, post: Mapping) -> xr.Dataset:
-    """`in_chains` with the chains of a posterior.
+    """Split the first dimension `draw` into the chains of a posterior, as `in_chains` does.
 
     Returns:
         The dataset over `chain` and `draw`.
@@ -199,17 +211,21 @@ def by_chain(draws: xr.Dataset, post: Mapping) -> xr.Dataset:
 def constraint_residual_group(
     constraint_residual: Mapping[str, np.ndarray], post: Mapping
 ) -> dict[str, xr.Dataset]:
-    """The group `constraint_residual`: the root mean square of each constraint residual by draw.
+    """Return the group `constraint_residual`: the root mean square of each residual by draw.
+
+    Args:
+        constraint_residual: the root mean squares `(draw,)`, by constraint.
+        post: has the group `posterior`.
 
     Returns:
-        The group by its name; none without constraints.
+        A dict with the group by its name; empty without constraints.
     """
     variables = {name: ("draw", values) for name, values in constraint_residual.items()}
     return {"constraint_residual": by_chain(xr.Dataset(variables), post)} if variables else {}
 
 
 def end_group(end: Mapping[str, np.ndarray], post: Mapping, time: float) -> dict[str, xr.Dataset]:
-    """The group `end`: the states of each draw at the last time of the data.
+    """Return the group `end`: the states of each draw at the last time of the data.
 
     Args:
         end: these states, `(draw, …)` by name.
@@ -217,7 +233,7 @@ def end_group(end: Mapping[str, np.ndarray], post: Mapping, time: float) -> dict
         time: the last time, in the numbers of the layer.
 
     Returns:
-        The group by its name; none for a layer that cannot continue from there.
+        A dict with the group by its name; empty for a layer that cannot continue from the end.
     """
     variables = {}
     for name, values in end.items():
@@ -228,7 +244,11 @@ def end_group(end: Mapping[str, np.ndarray], post: Mapping, time: float) -> dict
 
 
 def with_log_factor(stats: xr.Dataset, log_factor: np.ndarray) -> xr.Dataset:
-    """Add `log_factor` to sampling statistics, the log density of the constraints in each draw.
+    """Add `log_factor`, the log density of the constraints in each draw, to sampling statistics.
+
+    Args:
+        stats: sampling statistics over chain and draw.
+        log_factor: the log density, `(chain · draw,)`, or 0 without constraints.
 
     Returns:
         The statistics; unchanged without constraints.
@@ -240,7 +260,7 @@ def with_log_factor(stats: xr.Dataset, log_factor: np.ndarray) -> xr.Dataset:
 
 
 def plain_attributes(attributes: Mapping) -> dict[str, str | int | float]:
-    """Attributes that netCDF can hold: anything but text and numbers becomes text.
+    """Return attributes that netCDF can hold: values other than text and numbers become text.
 
     Returns:
         The attributes by name.
@@ -253,7 +273,11 @@ def plain_attributes(attributes: Mapping) -> dict[str, str | int | float]:
 
 
 def where_seen(values: xr.Dataset, data: xr.Dataset) -> xr.Dataset:
-    """Drop the values of variables at missing data (NaN) of the same name.
+    """Drop the values of variables where the data of the same name are missing (NaN).
+
+    Args:
+        values: variables over chain, draw and the dimensions of the data.
+        data: the data.
 
     Returns:
         A dataset. A variable without missing data keeps its dimensions. Any other runs along
@@ -267,7 +291,7 @@ def where_seen(values: xr.Dataset, data: xr.Dataset) -> xr.Dataset:
 
 
 def _at_seen_data(variable: xr.DataArray, data: xr.DataArray) -> xr.DataArray:
-    """A variable along the data that are not missing."""
+    """Return a variable along the data that are not missing, as `where_seen` describes it."""
     there = data.notnull().values
     if there.all():
         return variable
@@ -283,10 +307,10 @@ def _at_seen_data(variable: xr.DataArray, data: xr.DataArray) -> xr.DataArray:
 
 
 def is_random_effect(leaf: RandomLeaf) -> bool:
-    """Whether a leaf has one number for each group, given hyperparameters that they share.
+    """Return whether a leaf has a number for each group and a prior with shared hyperparameters.
 
     Returns:
-        False for an independent prior of each group.
+        False if each group has an independent prior.
     """
     return bool(leaf.dims) and isinstance(leaf.distribution, Dependent)
 
@@ -294,21 +318,21 @@ def is_random_effect(leaf: RandomLeaf) -> bool:
 def prior_predictive(
     pushed: Any, draws: int, prior: xr.Dataset, observed: xr.Dataset, rows: OwnRows | None
 ) -> dict[str, xr.Dataset]:
-    """The group `prior_predictive`: data simulated from prior draws.
+    """Return the group `prior_predictive`: data simulated from prior draws.
 
     Args:
-        pushed: predictions of all draws, those of the prior first.
+        pushed: predictions of all draws; the prior draws come first.
         draws: the number of prior draws.
         prior: the prior draws as a dataset.
         observed: the data of the fit.
-        rows: the own rows of each group of a population.
+        rows: the rows at which each group of a population was observed; None without a population.
 
     Returns:
-        The group by its name, with as many draws as fit into two million numbers. Draws whose solve
-        failed, or whose data are not finite, are left out: the coordinate `draw` says which of
-        the prior draws they are. There is no group if none is left.
+        A dict with the group by its name. It has as many draws as fit into two million numbers, but
+        at least 50. Draws whose solve failed, or whose data are not finite, are left out. The
+        coordinate `draw` numbers the prior draws that are kept. The dict is empty if none is.
     """
-    # As many draws as memory has room for, of those with finite data.
+    # Keep as many draws with finite data as the limit allows.
     flat = [values[:draws].reshape(draws, -1) for values in pushed.predictions.values()]
     room = max(_FEWEST, _MOST // max(sum(values.shape[1] for values in flat), 1))
     finite = np.all([np.isfinite(values).all(axis=1) for values in flat], axis=0)
@@ -326,22 +350,23 @@ def said_of_data(
     observed: xr.Dataset,
     rows: OwnRows | None = None,
 ) -> dict[str, xr.Dataset]:
-    """The groups `log_likelihood`, `posterior_predictive` and `conditional_mean`.
+    """Return the groups `log_likelihood`, `posterior_predictive` and `conditional_mean`.
 
     Args:
         pushed: predictions of all draws.
-        taken: the draws of the posterior among them.
+        taken: the indices of the posterior draws among them.
         post: has the group `posterior`.
         observed: all data, with their dimensions in the model's order.
-        rows: the own rows of each group of a population; draws then run along data that are seen.
+        rows: the rows at which each group of a population was observed; None without a population.
+            For a population `conditional_mean`, too, leaves out missing data.
 
     Returns:
-        The groups by name.
+        The three datasets by name.
     """
     given = taken, post, observed, rows
     log_likelihood = _at_data(pushed.log_likelihood, *given)
     if rows is None:
-        # At missing data, too.
+        # Conditional means are kept at missing data, too.
         mean = over_data({name: v[taken] for name, v in pushed.mean.items()}, post, observed)
     else:
         mean = _at_data(pushed.mean, *given)
@@ -359,11 +384,19 @@ def _at_data(
     observed: xr.Dataset,
     rows: OwnRows | None,
 ) -> xr.Dataset:
-    """Some draws at each datum that is not missing."""
+    """Return some draws of each observable at the data that are not missing.
+
+    Args:
+        values: draws of all kinds, `(draw, …)` by observable.
+        taken: the indices of the draws to return.
+        post: has the group `posterior`.
+        observed: the data.
+        rows: the rows at which each group of a population was observed; None without a population.
+    """
     if rows is None:
         taken_draws = {name: v[taken] for name, v in values.items()}
         return where_seen(over_data(taken_draws, post, observed), observed)
-    # Draws `(draw, row, …, group)` of a population are at the own rows of each group.
+    # Draws of a population, `(draw, row, …, group)`, are given at the rows of each group.
     chains = post["posterior"].sizes["chain"]
     found, coords = {}, {}
     for name, every in values.items():
@@ -378,10 +411,11 @@ def _at_data(
 
 
 def _with_joint(likelihood: xr.Dataset, index: str) -> xr.Dataset:
-    """The log likelihood of each datum, with several observables in one variable `joint`.
+    """Add the variable `joint` to the log likelihood of several observables, and hide their own.
 
-    ArviZ's `loo` and `compare` take the only variable, and `psense` adds up all of them. Functions
-    that need an observable by its name, such as `loo_pit`, find it among the coordinates.
+    `joint` has the log likelihood of all data of all observables. ArviZ's `loo` and `compare` take
+    the only variable of the group, and `psense` adds up all variables. The observables become
+    coordinates, where functions that need one by its name, such as `loo_pit`, find it.
     """
     likelihood = likelihood.map(_jittered_variable, keep_attrs=True)
     variables = {str(name): v for name, v in likelihood.data_vars.items()}
@@ -391,7 +425,7 @@ def _with_joint(likelihood: xr.Dataset, index: str) -> xr.Dataset:
     flat = [v.values.reshape(*v.shape[:2], -1) for v in variables.values()]
     sizes = [values.shape[2] for values in flat]
     every = np.concatenate(flat, axis=2)
-    # 2. Observables are views of this array, so that memory does not double.
+    # 2. The observables become views of this array, so that memory does not double.
     parts = np.split(every, np.cumsum(sizes)[:-1], axis=2)
     own = {}
     for (name, v), part in zip(variables.items(), parts, strict=True):
@@ -408,14 +442,14 @@ def _with_joint(likelihood: xr.Dataset, index: str) -> xr.Dataset:
 
 
 def _index_of_data(variable: xr.DataArray, index: str) -> np.ndarray:
-    """The index of each datum of a variable `(chain, draw, …)`."""
+    """Return the index, such as the time, of each datum of a variable `(chain, draw, …)`."""
     one = variable.isel(chain=0, draw=0, drop=True)
     found = one[index if index in one.coords else f"{variable.name}_{index}"]
     return found.broadcast_like(one).transpose(*one.dims).values.ravel()
 
 
 def _jittered_variable(values: xr.DataArray) -> xr.DataArray:
-    """`jittered_constants` of a variable `(chain, draw, …)`."""
+    """Apply `jittered_constants` to a variable `(chain, draw, …)`."""
     flat = values.values.reshape(-1, *values.shape[2:])
     return values.copy(data=jittered_constants(flat).reshape(values.shape))
 
@@ -425,10 +459,14 @@ def log_prior_group(
 ) -> xr.Dataset:
     """Return the group `log_prior` with the log prior density of each random leaf.
 
-    The density of a leaf with several numbers is their sum, as `psense` takes it. It is the density
-    of the constrained values, without log |det J|. Random effects are coordinates of the group,
-    since `psense` must not scale them: their distribution is part of the model (Kallioinen et al.
-    2024). Variables and coordinates together give the joint prior density.
+    The log densities of a leaf with several numbers are summed, as `psense` needs it. Densities are
+    those of the constrained values, without log |det J|. Random effects become coordinates of the
+    group, since `psense` must not scale them: their distribution is part of the model (Kallioinen
+    et al. 2024). Variables and coordinates together give the joint prior density.
+
+    Args:
+        model: the model.
+        values: the log prior density `(chain, draw)` of each random leaf, by path.
 
     Returns:
         The group, over chain and draw.

@@ -48,14 +48,15 @@ def evaluate(
         model: the model of the fit.
         post: the result of `fit`, or None for a thousand draws of the prior.
         function: a function of the model, whose parameters are numbers in one draw. If `at` is
-            given, its second argument is the prediction of the layer there, `(time, …)` by name of
-            each output, observed or not. It returns a number, an array, or a dict of them.
+            given, the second argument is the prediction of the layer at these times, `(time, …)` by
+            the name of each output, observed or not. The function returns a number, an array, or a
+            dict of them.
         at: times, or a dataset with times and forcings, as for `forecast`. Without a posterior it
             must be a dataset; the model then starts as in a fit to that dataset.
         group: "posterior", or "prior" for the prior draws of the fit.
-        coords: coordinates of the axes of the result, by name: numbers, or names such as those of
-            schools. An axis belongs to the coordinate of its length. Times and the groups of a
-            population are known.
+        coords: coordinates of the axes of the returned arrays, by name: numbers, or names such as
+            those of schools. An axis takes the coordinate that has its length. Times and the groups
+            of a population need not be given.
 
     Returns:
         A dataset over chain, draw and these axes; NaN where a solve failed. Figures show the unit
@@ -88,16 +89,25 @@ def of_draws(
     *,
     coords: Mapping[str, Float[np.ndarray, " point"] | Sequence[str]] | None = None,
 ) -> xr.Dataset:
-    """`evaluate` for any draws, `(draw, …)` by path.
+    """Compute a derived quantity as `evaluate` does, for draws that need not be those of a fit.
+
+    Args:
+        model: the model.
+        post: the result of `fit`, which gives the start and the past forcings for `at`; None to
+            take both from the dataset `at`.
+        draws: draws `(draw, …)` of every random leaf, by path.
+        function: as for `evaluate`.
+        at: as for `evaluate`.
+        coords: as for `evaluate`.
 
     Returns:
-        A dataset over `draw` and the axes of the result.
+        A dataset over `draw` and the axes of the returned arrays.
 
     Raises:
         MismatchError: as for `evaluate`.
         ModelError: as for `evaluate`.
     """
-    # 1. The function for one draw, at the times that are asked for.
+    # 1. The function for one draw, at the requested times.
     inputs, times = None, None
     if at is not None:
         inputs, times = (
@@ -132,7 +142,7 @@ def of_draws(
     # 3. Map it over all draws in batches.
     keep_programs()
     found = map_over_draws(flat, held, draws, batch=64)
-    # 4. Coordinates: those given, the groups of a population, and the times.
+    # 4. Coordinates: the given ones, the groups of a population, and the times.
     along = {name: np.asarray(values) for name, values in (coords or {}).items()}
     along = _group_names(model, inputs, along) | along
     if times is not None:
@@ -157,9 +167,15 @@ def of_draws(
 def _group_names(
     model: Model, inputs: Inputs | None, given: Mapping[str, np.ndarray]
 ) -> dict[str, np.ndarray]:
-    """The names of the groups of a population, as a coordinate.
+    """Return the names of the groups of a population as a coordinate, by the name of its dimension.
 
-    There is none if other groups are asked for, or a given coordinate has as many values.
+    The dict is empty in three cases: there is no population; `inputs` has other groups than the
+    model; or a given coordinate has as many values as there are groups.
+
+    Args:
+        model: the model.
+        inputs: the inputs of its layer; None if the function needs no prediction.
+        given: the user's coordinates, by name.
     """
     layer = model.layer
     if not isinstance(layer, AbstractPopulation):
@@ -172,7 +188,11 @@ def _group_names(
 
 
 def _inputs_without_fit(model: Model, at: Asked) -> tuple[Inputs, xr.DataArray]:
-    """Inputs and times of a dataset; times alone do not tell the start of the model."""
+    """Return the inputs and times of a dataset that starts the model as in a fit to it.
+
+    Raises:
+        MismatchError: if `at` is no dataset, since times alone do not define the start.
+    """
     if not isinstance(at, xr.Dataset):
         raise MismatchError(
             "without a fit times alone do not say where the model starts: give the data as a "
@@ -182,7 +202,7 @@ def _inputs_without_fit(model: Model, at: Asked) -> tuple[Inputs, xr.DataArray]:
 
 
 def _check_callable(function: Callable[..., Any], number: int) -> None:
-    """Raise ModelError unless a function takes `number` arguments."""
+    """Raise ModelError unless a function takes `number` positional arguments."""
     try:
         signature = inspect.signature(function)
     except (TypeError, ValueError):
@@ -202,7 +222,7 @@ def _check_callable(function: Callable[..., Any], number: int) -> None:
 def _draws_of_group(
     model: Model, post: xr.DataTree | None, group: str
 ) -> tuple[dict[str, np.ndarray], tuple[int, int]]:
-    """Draws `(draw, …)` by path, and the numbers of chains and of draws in each."""
+    """Return draws `(draw, …)` by path, and their numbers of chains and of draws in each chain."""
     if group not in _GROUPS:
         raise MismatchError(f"group must be one of {', '.join(_GROUPS)}, not {group!r}")
     if post is None:
@@ -216,7 +236,10 @@ def _draws_of_group(
 
 
 def _result_by_name(function: Callable[..., Any], found: Any) -> dict[str, Any]:
-    """Arrays by name; a single one has the name of the function, or is called `value`."""
+    """Return what a user's function found as arrays by name.
+
+    A single array has the name of the function; for a lambda it is called `value`.
+    """
     if not isinstance(found, Mapping):
         name = name_of(function)
         found = {"value" if name == "<lambda>" else name: found}
@@ -226,7 +249,18 @@ def _result_by_name(function: Callable[..., Any], found: Any) -> dict[str, Any]:
 def _dims_of_result(
     name: str, shape: tuple[int, ...], along: Mapping[str, np.ndarray]
 ) -> list[str]:
-    """The dimension of each axis: the coordinate of its length, or one of its own."""
+    """Return the name of each axis of an array.
+
+    An axis takes the coordinate that has its length, or else a name such as `value_dim_0`.
+
+    Args:
+        name: the name of the array.
+        shape: its shape without the axis of draws.
+        along: the coordinates, by name.
+
+    Raises:
+        ModelError: if two coordinates have the length of an axis.
+    """
     dims: list[str] = []
     for number, size in enumerate(shape):
         left = {dim: values for dim, values in along.items() if dim not in dims}

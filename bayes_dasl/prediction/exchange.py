@@ -1,4 +1,4 @@
-"""Pick-freeze draws: one group of leaves stays, all others come from another draw."""
+"""Pick-freeze draws: one group of leaves is kept, and all others come from another draw."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -11,18 +11,18 @@ from ..random import RandomLeaf, paths
 from .predictive import Draws
 
 KEPT = {"science": ("science",), "network": ("network",), "process": ("science", "network")}
-"""The groups of leaves that stay, by the part of the variance that they determine."""
+"""The groups of leaves that are kept to estimate each part of the variance."""
 # The most draws that are exchanged, and the fewest draws of a posterior for it.
 MOST, FEWEST = 4000, 100
-# A regression counts if it gains more standard errors than these on draws that it has not seen.
+# A regression is used if its R² on other draws exceeds this number of standard errors.
 _BY_CHANCE = 4.0
 
 
 def parts_of(model: Model) -> tuple[str, ...]:
-    """The parts into which the epistemic variance of a model splits.
+    """Return the parts into which the epistemic variance of a model splits.
 
     Returns:
-        Science and network for a model with both, and process for one with latent paths.
+        "science" and "network" for a model with both, and "process" for a model with latent paths.
     """
     groups = {leaf.group for leaf in paths(model).values()}
     found = ("science", "network") if {"science", "network"} <= groups else ()
@@ -30,23 +30,32 @@ def parts_of(model: Model) -> tuple[str, ...]:
 
 
 def exchangeable(model: Model, draws: Draws) -> np.ndarray:
-    """Return the indices of at most 4000 draws whose leaves are held fixed.
+    """Return the indices of at most 4000 draws for which pick-freeze draws are made.
+
+    Args:
+        model: the model.
+        draws: draws `(draw, …)` of every random leaf, by path.
 
     Returns:
-        The indices; none for fewer than 100 draws, or if the variance does not split.
+        The indices; empty for fewer than 100 draws, or if the variance does not split.
     """
     total = len(next(iter(draws.values())))
     return thinned(total, MOST) if total >= FEWEST and parts_of(model) else np.zeros(0, int)
 
 
 def exchanged(model: Model, draws: Draws, index: np.ndarray) -> Draws:
-    r"""Pick-freeze draws: for each of `parts_of`, its group stays and all else is exchanged.
+    r"""Return pick-freeze draws: for each of `parts_of`, its groups are kept, all else exchanged.
 
-    A draw $(x, y)$ with group $x$ becomes $(x, y')$. If the groups are independent under the
-    posterior, $y'$ comes from another draw. If they depend on each other linearly, the regression
-    of $y$ on $x$, in unconstrained space, shifts it. In both cases $y'$ is another draw given $x$,
-    so that $\mathrm{Cov}[m(x, y), m(x, y')] = \mathrm{Var}[E(m \mid x)]$. The predictions show
-    whether this holds.
+    A draw $(x, y)$ with kept leaves $x$ becomes $(x, y')$. If $x$ and $y$ are independent under the
+    posterior, $y'$ comes from another draw. If they depend on each other linearly, $y'$ is shifted
+    by the regression of $y$ on $x$, in unconstrained space. In both cases $y'$ is another draw
+    given $x$. So the predicted mean $m$ has $\mathrm{Cov}[m(x, y), m(x, y')] = \mathrm{Var}[E(m
+    \mid x)]$. `decompose` checks this on the predictions.
+
+    Args:
+        model: the model.
+        draws: draws `(draw, …)` of every random leaf, by path.
+        index: the indices of the draws to use.
 
     Returns:
         Draws by path, for all parts one after the other.
@@ -61,7 +70,7 @@ def exchanged(model: Model, draws: Draws, index: np.ndarray) -> Draws:
 
 
 def _exchanged_but(kept: tuple[str, ...], leaves: dict[str, RandomLeaf], draws: Draws) -> Draws:
-    """Draws in which all leaves but those of some groups are exchanged."""
+    """Return draws in which the leaves of some groups are kept and all others are exchanged."""
     free = {path: _unconstrained(leaf, draws[path]) for path, leaf in leaves.items()}
     others = [path for path, leaf in leaves.items() if leaf.group not in kept]
     stay = [free[path] for path, leaf in leaves.items() if leaf.group in kept]
@@ -78,17 +87,20 @@ def _exchanged_but(kept: tuple[str, ...], leaves: dict[str, RandomLeaf], draws: 
 
 
 def renewal(kept: np.ndarray, others: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The draw that provides the exchanged numbers of each draw, and their shifts.
+    """Return, for each draw, the draw that provides its exchanged numbers, and their shifts.
 
-    Partners are in the same half of the draws, and the regression is fitted to the other half. So
-    it is independent of the draws that it shifts. A number that it does not predict there stays.
+    The other draw is in the same half of the draws, and the regression is fitted to the other half.
+    So the regression is independent of the draws that it shifts. A number is not shifted if the
+    regression does not predict it.
 
-    Shapes: `kept` and `others` are `(draw, number)`, unconstrained.
+    Args:
+        kept: the kept numbers, unconstrained, `(draw, number)`.
+        others: the exchanged numbers, unconstrained, `(draw, number)`.
 
     Returns:
-        The index of the partner `(draw,)`, and the shifts `(draw, number)`.
+        The index of the other draw, `(draw,)`, and the shifts, `(draw, number)`.
     """
-    # 1. Two random halves, and the features of what is kept.
+    # 1. Two random halves, and the features of the kept numbers.
     draws = len(kept)
     order = np.random.default_rng(0).permutation(draws)
     halves = order[: draws // 2], order[draws // 2 :]
@@ -122,7 +134,7 @@ def _centred(values: np.ndarray) -> np.ndarray:
 
 
 def _unconstrained(leaf: RandomLeaf, values: np.ndarray) -> np.ndarray:
-    """Draws of a leaf in unconstrained space, `(draw, number)`; NaN if its support has none."""
+    """Return draws of a leaf in unconstrained space, `(draw, number)`; NaN without a bijection."""
     try:
         values = np.asarray(biject_to(leaf.distribution.support).inv(jnp.asarray(values, float)))
     except NotImplementedError:
@@ -132,7 +144,7 @@ def _unconstrained(leaf: RandomLeaf, values: np.ndarray) -> np.ndarray:
 
 
 def _constrained(leaf: RandomLeaf, free: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    """The inverse of `_unconstrained`."""
+    """Return the inverse of `_unconstrained`, as draws of a given shape."""
     bijector = biject_to(leaf.distribution.support)
     sizes = bijector.inverse_shape(shape[1:])
     return np.asarray(bijector(jnp.asarray(free).reshape(len(free), *sizes)))

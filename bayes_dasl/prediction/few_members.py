@@ -1,4 +1,4 @@
-"""Forecasts of a small ensemble: enough predictive draws for intervals of the right width."""
+"""Forecasts of a small ensemble: several predictive draws per member widen its intervals."""
 
 import functools
 from collections.abc import Callable
@@ -15,15 +15,15 @@ from .conditional import Parameters, constraint_of, made
 from .posterior import are_chains
 from .predictive import Pushed
 
-# Predictive draws for intervals, and the fewest for a field that is too large for so many.
+# The usual number of predictive draws, and the fewest for a field that is too large for so many.
 _DRAWS, _FEWEST = 1000, 100
 # The most numbers of a forecast.
 _LARGEST = 10**8
-# The widest 5 % of spreads are cut off: they hardly move an interval, but would ruin a mean.
+# The largest 5 % of factors are cut off: they hardly move an interval, but would ruin a mean.
 _TAIL = 0.05
 # Parameters of distributions that are locations.
 _LOCATIONS = ("loc", "logits", "rate", "mean", "probs")
-# Transformed locations stay so far from their bounds.
+# The least distance of transformed locations from their bounds.
 _NEAR = 1e-6
 _SMALLEST = _NEAR**2
 
@@ -32,11 +32,13 @@ type Scale = tuple[Callable[[np.ndarray], np.ndarray], Callable[[np.ndarray], np
 
 
 def repetitions(post: xr.DataTree, numbers: int) -> int:
-    """The number of predictive draws for each posterior draw: one for chains, more for an ensemble.
+    """Return the number of predictive draws for each posterior draw.
+
+    It is 1 for Markov chains, and larger for a small ensemble.
 
     Args:
         post: the posterior.
-        numbers: the number of values of one predictive draw.
+        numbers: the number of values in one predictive draw.
 
     Returns:
         The number, at least 1.
@@ -50,21 +52,26 @@ def repetitions(post: xr.DataTree, numbers: int) -> int:
 def repeated(
     pushed: Pushed, repeats: int, *, key: Array
 ) -> tuple[dict[str, np.ndarray], dict[str, Parameters]]:
-    r"""Several predictions for each member of an ensemble, and the parameters of their noise.
+    r"""Return several predictions for each member of an ensemble, and parameters of their noise.
 
-    The $n$ members are a sample. Another member differs from their mean $\bar m$ by Student's t
-    with $n - 1$ degrees of freedom, $\sqrt{1 + 1/n}$ times wider than their scatter. So member $i$
-    moves, at repetition $r$, to $\bar m + c_r (m_i - \bar m)$ with $c_r^2 = (n + 1) / \chi^2_r$.
-    Here $\chi^2_r$ runs through the quantiles of $\chi^2_{n-1}$, the same for all members,
-    observables and times. The location of the noise moves, on a scale without bounds. A single
-    member stays.
+    The $n$ members $m_i$ are a sample. Another member would differ from their mean $\bar m$ by
+    Student's t with $n - 1$ degrees of freedom, $\sqrt{1 + 1/n}$ times wider than their scatter. So
+    member $i$ moves, at repetition $r$, to $\bar m + c_r (m_i - \bar m)$ with $c_r^2 = (n + 1) /
+    \chi^2_r$. Here $\chi^2_r$ runs through the quantiles of $\chi^2_{n-1}$, the same for all
+    members, observables and times. Only the location of the noise moves, on a scale without bounds.
+    A single member does not move.
+
+    Args:
+        pushed: the predictions of all members.
+        repeats: the number of repetitions.
+        key: the random seed.
 
     Shapes: the leading axis is `member · repeats`, the repetitions of a member one after the other.
 
     Returns:
-        Predictions by observable, and parameters of their noise.
+        Predictions by observable, and parameters of their noise by observable and name.
     """
-    # 1. Predictions that no parameters rebuild were drawn several times already.
+    # 1. Noise that its parameters do not rebuild was drawn several times already.
     families = dict(pushed.families)
     whole = {name: values for name, values in pushed.predictions.items() if name not in families}
     predictions = {name: values.reshape(-1, *values.shape[2:]) for name, values in whole.items()}
@@ -81,7 +88,7 @@ def repeated(
         filled = _without_nan(noise[name])
         given = pushed.predictions[name]
         if given.ndim > pushed.mean[name].ndim:
-            # 3. Draws that depend on each other exist already, and move with the location.
+            # 3. Dependent draws were made already, and move with the location.
             repeated_noise = {
                 p: np.repeat(v, repeats, axis=0) for p, v in pushed.noise[name].items()
             }
@@ -90,7 +97,7 @@ def repeated(
             given = np.where(np.isnan(given), 1.0, given)
             drawn = np.asarray(_at_same_quantiles(family, before, filled, given))
         else:
-            # 4. Independent ones are drawn now.
+            # 4. Independent draws are made now.
             drawn = np.asarray(_sample_of_family(family, filled, own))
         solved = ok.reshape(-1, *(1,) * (drawn.ndim - 1))
         predictions[name] = np.where(solved, drawn, np.nan)
@@ -98,7 +105,11 @@ def repeated(
 
 
 def spread_factors(members: int, repeats: int) -> np.ndarray:
-    """The factor of each repetition by which members move away from their mean.
+    """Return the factor of each repetition by which members move away from their mean.
+
+    Args:
+        members: the number of members.
+        repeats: the number of repetitions.
 
     Returns:
         The factors; 1 for a single member.
@@ -112,11 +123,11 @@ def spread_factors(members: int, repeats: int) -> np.ndarray:
 def widened(
     values: np.ndarray, ok: np.ndarray, factors: np.ndarray, scale: Scale | None
 ) -> np.ndarray:
-    """Repeat values of members, moved away from their mean if there is a scale to do so.
+    """Repeat the values of members, and move the repetitions away from the mean of the members.
 
     Args:
-        values: one for each member, `(member, …)`.
-        ok: which members were solved.
+        values: one value for each member, `(member, …)`.
+        ok: flags of the members whose solve succeeded.
         factors: the factor of each repetition.
         scale: the scale on which members move; None to repeat them unchanged.
 
@@ -133,7 +144,7 @@ def widened(
 
 
 def _location_scale(family: str, parameter: str) -> Scale | None:
-    """The scale on which a location moves; None for a parameter that is no location."""
+    """Return the scale on which a parameter of a family moves; None if it is no location."""
     if parameter.rpartition(".")[2] not in _LOCATIONS:
         return None
     return _SCALES.get(tuple(bounds(constraint_of(family, parameter)).items()))
@@ -160,7 +171,14 @@ def _without_nan(parameters: Parameters) -> dict[str, np.ndarray]:
 
 @functools.partial(jax.jit, static_argnames="family")
 def _at_same_quantiles(family: str, before: Parameters, now: Parameters, drawn: Array) -> Array:
-    """Draws of one distribution moved to the same quantiles of another."""
+    """Move draws of a family to the same quantiles for other parameters.
+
+    Args:
+        family: the family of both distributions.
+        before: the parameters with which the draws were made.
+        now: the other parameters.
+        drawn: the draws.
+    """
     return made(family, now).icdf(made(family, before).cdf(drawn))
 
 

@@ -1,4 +1,4 @@
-"""The posterior predictive at any times."""
+"""`forecast`: the posterior predictive at any times."""
 
 import dataclasses
 import datetime
@@ -46,7 +46,7 @@ from .predictive import Pusher
 from .vector_fields import rates_along_paths, watched
 
 type Asked = xr.Dataset | xr.DataArray | pd.DatetimeIndex | Shaped[np.ndarray, " time"]
-"""Times and forcings, or times alone, for which a prediction is asked."""
+"""Times and forcings of a prediction, or its times alone."""
 
 
 @overload
@@ -83,20 +83,21 @@ def forecast(
     """Forecast with every posterior draw, at the times of `at`: the posterior predictive.
 
     The solve starts where the fit started, so that times may be past or future. Draws are computed
-    in chunks, and only the result needs memory. With `path` the result is in a file as `save`
-    writes it. Then `decompose`, `decompose_entropy`, `score` and `pit` read it block by block.
+    in chunks, so that memory holds little beside the forecast itself. With `path` the forecast is
+    written to a file as `save` writes it. Then `decompose`, `decompose_entropy`, `score` and `pit`
+    read it block by block.
 
-    An ensemble, or other draws that are not chains, has several predictive draws of each member.
-    There are about a thousand in all, or at least a hundred of large fields, so that intervals
-    include the noise. They are a little wider than the scatter of the members, since few members do
-    not show the extremes (docs/measurements/uncertainty.md). All are in memory before they are written.
+    For an ensemble, or other draws that are not chains, each member has several predictive draws.
+    There are about a thousand in all, or at least a hundred for large fields, so that intervals
+    include the noise. They scatter a little more than the members, since few members do not show
+    the extremes (docs/measurements/uncertainty.md). They are all in memory before they are written.
 
     Args:
         model: the model of the fit.
         post: the result of `fit`.
-        at: a dataset with times, forcings and the variables that the noise reads; observations in
+        at: a dataset with times, forcings and the variables that the noise reads. Observations in
             it are not used. A model without inputs may take an array of times or dates. Forcings
-            may have the dimension `member` of an ensemble, whose members drive draws in turn. A
+            may have the dimension `member` of an ensemble; draws then take the members in turn. A
             dict of scenarios by name is forecast one by one, with the same noise.
         what_if: whether the model may differ from the fitted one in known numbers, equations, noise
             or solver, with the same random leaves. The attributes `model` and `what_if`, the
@@ -107,17 +108,19 @@ def forecast(
         key: a whole number or a JAX random key, for the observation noise.
 
     Returns:
-        A DataTree, or a dict of these for scenarios, with the groups:
+        A DataTree, or a dict of DataTrees for scenarios, with the groups:
 
         - `predictions`: draws of each datum, one for each posterior draw or several for each member
         - `noise`: the parameters of the distribution of each datum; none for a user's own noise
           that is a mixture or a transform
-        - `conditional_mean`, `conditional_variance`: of a datum given the draw
+        - `conditional_mean`, `conditional_variance`: mean and variance of a datum given the draw
         - `sample_stats_predictions`: `ok` and `steps` of each solve, and `forcing_member` with an
           ensemble of forcings; a draw whose solve failed is NaN
         - `unobserved`: outputs of the layer that are not observed, without noise
         - `constraint_residual`: constraint residuals, at the times of the forecast
         - `vector_field`: as in `fit`, along the forecast; not with an ensemble of forcings
+        - `function_inputs`: the inputs of unknown functions, to detect extrapolation; not with an
+          ensemble of forcings
         - `posterior`: the draws that were used
         - `exchanged_mean`: the conditional mean of up to 4000 draws in which one group of leaves
           was `kept` and all others were exchanged. `decompose` splits the epistemic variance by it.
@@ -160,7 +163,7 @@ def forecast(
     draws = draws_of(model, post)
     repeats = repetitions(post, _numbers_of_draw(model, inputs))
     number = len(next(iter(draws.values())))
-    # 2. An ensemble of forcings; without one, the states to watch, and the end of the fit.
+    # 2. An ensemble of forcings; without one, the states to keep, and the end of the fit.
     drives, seen_along, begun = None, None, None
     if len(members) > 1:
         each = [_inputs_with_noise(model, post, member) for member in members]
@@ -248,13 +251,20 @@ def forecast(
 def _from_end(
     model: Model, post: xr.DataTree, inputs: Inputs, whose: str
 ) -> tuple[Inputs, dict[str, np.ndarray]] | None:
-    """Inputs from the end of the fit on, and the states there; None to solve from the start.
+    """Return inputs that start at the end of the fit, and the states at that time.
 
-    A model other than the fitted one has other states there. Correlated noise reads earlier
+    The result is None if the forecast must be solved from the start. This is so for another model
+    than the fitted one, whose states differ, and for correlated noise, which reads earlier
     predictions.
+
+    Args:
+        model: the model.
+        post: the posterior.
+        inputs: the inputs from the start of the fit on.
+        whose: the attribute `model` from `model_of`.
     """
     held = ends_of(post)
-    # All of these solve from the start.
+    # In each of these cases the forecast is solved from the start.
     if held is None or whose != OWN or model.reader.looks_back or not goes_on(model.layer):
         return None
     time, states = held
@@ -266,7 +276,12 @@ def _from_end(
 
 
 def inputs_at(model: Model, post: xr.DataTree, at: Asked) -> tuple[Inputs, xr.DataArray]:
-    """The inputs of a layer for a prediction, from the start of the fit on.
+    """Return the inputs of a layer for a prediction, from the start of the fit on.
+
+    Args:
+        model: the model.
+        post: the posterior.
+        at: times, or a dataset with times and forcings, as for `forecast`.
 
     Returns:
         The inputs, and the coordinate of their times.
@@ -281,7 +296,7 @@ def inputs_at(model: Model, post: xr.DataTree, at: Asked) -> tuple[Inputs, xr.Da
 
 
 def _asked_data(model: Model, post: xr.DataTree, at: Asked) -> xr.Dataset:
-    """Times and forcings of a prediction, in the units of the fit, without observations."""
+    """Return times and forcings of a prediction, in the units of the fit, without observations."""
     data = _with_places(model, at, post)
     seen = [name for name in model.observables if name in data and name not in model.layer.forcings]
     return in_units_of_fit(model, post, data.drop_vars(seen))
@@ -290,7 +305,13 @@ def _asked_data(model: Model, post: xr.DataTree, at: Asked) -> xr.Dataset:
 def _empty_arrays(
     pusher: Pusher, repeats: int, *, in_memory: bool
 ) -> dict[str, dict[str, np.ndarray]]:
-    """Arrays `(draw, …)` for predictions, by group and variable."""
+    """Allocate arrays `(draw, …)` for predictions, by group and variable.
+
+    Args:
+        pusher: the program that predicts, which knows the shapes.
+        repeats: the number of predictive draws for each posterior draw.
+        in_memory: whether the arrays take memory; otherwise they only have shapes.
+    """
     drawn = pusher.draws * repeats
     shapes = {
         "predictions": (drawn, pusher.shapes.mean),
@@ -316,7 +337,7 @@ def _blank_arrays(
 
 
 def _noise_by_name(noise: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """The parameters of all observables, by their names in the group `noise`."""
+    """Return the noise parameters of all observables, by their names in the group `noise`."""
     return {
         f"{name}.{parameter}": value
         for name, own in noise.items()
@@ -327,9 +348,17 @@ def _noise_by_name(noise: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
 def _groups_by_draw(
     model: Model, post: xr.DataTree, data: xr.Dataset, pusher: Pusher, arrays: Rows
 ) -> dict[str, xr.Dataset]:
-    """Datasets around these arrays, with the attributes of each observable."""
+    """Return datasets around the arrays of predictions, with the attributes of each observable.
+
+    Args:
+        model: the model.
+        post: the posterior.
+        data: times and places of the prediction.
+        pusher: the program that predicts.
+        arrays: the arrays, by group and variable.
+    """
     observed = fitted_observables(post)
-    # What later readers need to know about the noise stands in attributes.
+    # Attributes describe the noise for functions that read the forecast later.
     whole = ("predictions", "conditional_mean", "conditional_variance")
     groups = {name: over_data(arrays[name], post, observed, data) for name in whole}
     for name, variable in groups["conditional_mean"].data_vars.items():
@@ -356,7 +385,7 @@ def _groups_by_draw(
 
 
 def _like_outputs(model: Model, names: Iterable[str]) -> xr.Dataset:
-    """Placeholder data with dimensions and units of outputs that are not observed."""
+    """Return placeholder data with the dimensions and units of outputs that are not observed."""
     found = {}
     for name in names:
         dims = model.dims(name)
@@ -369,7 +398,15 @@ def _like_outputs(model: Model, names: Iterable[str]) -> xr.Dataset:
 def _exchanged_group(
     post: xr.DataTree, data: xr.Dataset, pusher: Pusher, index: np.ndarray, kept: tuple[str, ...]
 ) -> xr.Dataset:
-    """The group `exchanged_mean` without its values."""
+    """Return the group `exchanged_mean` without its values.
+
+    Args:
+        post: the posterior.
+        data: times and places of the prediction.
+        pusher: the program that predicts.
+        index: the indices of the draws that are exchanged.
+        kept: the parts of the variance for which groups of leaves are kept.
+    """
     arrays = _blank_arrays(pusher.shapes.mean, len(kept) * len(index), in_memory=False)
     each = over_data(arrays, post, fitted_observables(post), data, chains=len(kept))
     return each.rename(chain="kept", draw="exchange").assign_coords(kept=list(kept), exchange=index)
@@ -378,9 +415,20 @@ def _exchanged_group(
 def _fill_groups(
     into: Rows, pusher: Pusher, post: xr.DataTree, repeats: int, key: Array
 ) -> dict[str, xr.Dataset]:
-    """Fill groups by rows; returns solver statistics and constraint residuals as groups."""
+    """Predict, and write the predictions into groups row by row.
+
+    Args:
+        into: arrays or variables of a file, by group and observable.
+        pusher: the program that predicts.
+        post: the posterior.
+        repeats: the number of predictive draws for each posterior draw.
+        key: the random seed of repeated predictive draws.
+
+    Returns:
+        The groups with solver statistics and with constraint residuals, by name.
+    """
     small: list[tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]] = []
-    # An ensemble moves away from its mean, for which all members must be known.
+    # Repetitions move members away from their mean, for which all members must be known.
     chunks = pusher() if repeats == 1 else [(slice(0, pusher.draws), pusher.whole())]
     for rows, part in chunks:
         predictions = part.predictions
@@ -409,7 +457,7 @@ def _fill_groups(
 
 
 def _numbers_of_draw(model: Model, inputs: Inputs) -> int:
-    """The number of values in one draw of all observables."""
+    """Return the number of values in one predictive draw of all observables."""
     places = 0
     for name in model.observables:
         places += math.prod(inputs.coordinates[place].size for place in model.dims(name)[1:])
@@ -417,7 +465,7 @@ def _numbers_of_draw(model: Model, inputs: Inputs) -> int:
 
 
 def _with_places(model: Model, at: Asked, post: xr.DataTree) -> xr.Dataset:
-    """Times as a dataset, by default at the places of the fit or for all groups."""
+    """Return times as a dataset, by default at the places of the fit or for all groups."""
     index = model.index
     layer = model.layer
     places: dict[Any, Any] = {
@@ -440,13 +488,22 @@ def _with_places(model: Model, at: Asked, post: xr.DataTree) -> xr.Dataset:
 
 
 def _inputs_with_noise(model: Model, post: xr.DataTree, data: xr.Dataset) -> Inputs:
-    """Inputs of a model, with the variables that its noise reads for each datum."""
+    """Return inputs of a model, with the variables that its noise reads for each datum."""
     inputs = _driven_from_fit(model, post, data)
     return dataclasses.replace(inputs, per_datum=model.reader.per_datum(data))
 
 
 def _driven_from_fit(model: Model, post: xr.DataTree, data: xr.Dataset) -> Inputs:
-    """Inputs from the start of the fit on, with the forcings of the fit and of the prediction."""
+    """Return inputs that start with the fit, with the forcings of both fit and prediction.
+
+    Args:
+        model: the model.
+        post: the posterior.
+        data: times and forcings of the prediction.
+
+    Raises:
+        DataError: if times lie before the start, or forcings are missing.
+    """
     # 1. Times, none of which is before the start.
     index = model.index
     asked = checked_index(data, index)
@@ -467,7 +524,7 @@ def _driven_from_fit(model: Model, post: xr.DataTree, data: xr.Dataset) -> Input
     forcings = list(model.layer.forcings)
     if not forcings:
         return dataclasses.replace(model.reader.driven(data, start=start), past=past)
-    # 2. Forcings of the fit, at times that the data do not have.
+    # 2. Forcings of the fit, at times that the prediction does not have.
     for name in forcings:
         if name not in data:
             raise DataError(
@@ -478,7 +535,7 @@ def _driven_from_fit(model: Model, post: xr.DataTree, data: xr.Dataset) -> Input
     refuse_a_gap(model, known[index].values, times, asked)
     before = known.isel({index: ~np.isin(known[index], times)})
     refuse_unknown_past(model, before)
-    # 3. Both together; the solve reports values at the asked times only.
+    # 3. Both together; the solve reports values at the requested times only.
     after = data[forcings].reset_coords(drop=True)
     both = xr.concat([before, after], index, data_vars="all").sortby(index)
     places = data.coords.to_dataset().drop_vars(index).coords
@@ -487,8 +544,9 @@ def _driven_from_fit(model: Model, post: xr.DataTree, data: xr.Dataset) -> Input
 
 
 def _past_of_fit(model: Model, post: xr.DataTree, data: xr.Dataset) -> Past | None:
-    """Return the data that correlated noise is conditioned on, at the requested places; NaN at
-    new ones.
+    """Return the fitted data that correlated noise is conditioned on, at the requested places.
+
+    New places have NaN. The result is None if the noise needs no past, or the groups have none.
     """
     fitted = fitted_observables(post)
     # New groups have no past.
@@ -503,7 +561,7 @@ def _past_of_fit(model: Model, post: xr.DataTree, data: xr.Dataset) -> Past | No
     }
     if past is None or all(np.array_equal(known, data[name]) for name, known in places.items()):
         return past
-    # Other places are asked for than those of the fit.
+    # The prediction has other places than the fit.
     dims = {name: model.dims(name) for name in past.values}
     dims |= {read: model.dims(name) for name in past.values for read in model.reader.reads(name)}
     every = past.values | past.per_datum
@@ -517,7 +575,7 @@ def _past_of_fit(model: Model, post: xr.DataTree, data: xr.Dataset) -> Past | No
 
 
 def _squared_units(dataset: xr.Dataset) -> xr.Dataset:
-    """The dataset with units of variances, such as (m)²."""
+    """Change the units of all variables to units of variances, such as (m)²."""
     for variable in dataset.data_vars.values():
         if variable.attrs.get("units"):
             variable.attrs["units"] = f"({variable.attrs['units']})²"

@@ -1,4 +1,4 @@
-"""Inputs of unknown functions along a fit or a forecast, to detect extrapolation."""
+"""Inputs of unknown functions during a fit or a forecast, to detect extrapolation."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -15,27 +15,27 @@ from ..unknown_functions.lookup import unknown_functions
 from .predictive import Paths
 
 FUNCTION_ROWS = 200
-"""The number of rows to look at if functions depend on no states."""
+"""The number of rows with inputs that are stored if functions depend on no states."""
 
 
 def function_inputs(
     model: Model, inputs: Inputs, index: xr.DataArray, rows: np.ndarray, states: Paths | None
 ) -> xr.Dataset | None:
-    """The inputs of each unknown function at some rows; states are medians over draws.
+    """Return the inputs of each unknown function at some times; states are medians over draws.
 
-    Inputs that a user's own code computes are left out. So are functions of a population, whose
-    groups have times of their own.
+    Inputs that a user's own code computes are left out. So are all functions of a population, whose
+    groups have different times.
 
     Args:
         model: the model.
         inputs: times and forcings.
         index: the coordinate at the times of the inputs.
         rows: the indices of some times.
-        states: the states of the watched draws at these times, if any are watched.
+        states: the states of some draws at these times; None if states are unknown.
 
     Returns:
-        A dataset over the index, a variable `function.input` for each, with the attributes
-        `function` and `input`; None if no input is known.
+        A dataset over the index with a variable `function.input` for each input. Its attributes
+        `function` and `input` have both names. None if no input is known.
     """
     if isinstance(model.layer, AbstractPopulation):
         return None
@@ -64,7 +64,7 @@ def function_inputs(
 
 
 def _scalar_forcings(inputs: Inputs, rows: np.ndarray) -> dict[str, np.ndarray]:
-    """The scalar forcings at some times."""
+    """Return the scalar forcings at the times with these indices, by name."""
     found = {}
     for name, forcing in inputs.forcings.items():
         values = np.asarray(jax.vmap(forcing)(inputs.times[rows]))
@@ -74,7 +74,7 @@ def _scalar_forcings(inputs: Inputs, rows: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def _median_states(states: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    """The median over solved draws of each scalar state; NaN if every solve failed."""
+    """Return the median over solved draws of each scalar state; NaN if every solve failed."""
     found = {}
     for name, values in states.items():
         if np.ndim(values) == 2:
@@ -86,5 +86,8 @@ def _median_states(states: Mapping[str, Any]) -> dict[str, np.ndarray]:
 
 
 def _is_inside(path: str, layer: str) -> bool:
-    """Whether a path is that of a layer, or of a part of it; all paths lie in an unnamed layer."""
+    """Return whether a path belongs to a layer or to a part of it.
+
+    All paths belong to a layer with an empty path.
+    """
     return not layer or path == layer or path.startswith(f"{layer}.")

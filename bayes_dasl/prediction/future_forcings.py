@@ -22,10 +22,14 @@ MEMBER = "member"
 
 
 def members_of(model: Model, data: xr.Dataset) -> list[xr.Dataset]:
-    """The data with each member of an ensemble of forcings.
+    """Return the data for each member of an ensemble of forcings.
+
+    Args:
+        model: the model.
+        data: a dataset, whose forcings may have the dimension `member`.
 
     Returns:
-        A dataset for each member; the data alone without an ensemble.
+        A dataset for each member; without an ensemble, a list with the data alone.
     """
     forcings = [data[name] for name in model.layer.forcings if name in data]
     # The groups of a population may have a dimension of this name, too.
@@ -37,6 +41,10 @@ def members_of(model: Model, data: xr.Dataset) -> list[xr.Dataset]:
 
 def paired(members: Sequence[Inputs], draws: int) -> Drives:
     """Pair draws with the members of an ensemble of forcings in turn.
+
+    Args:
+        members: the inputs with the forcings of each member.
+        draws: the number of draws.
 
     Returns:
         The forcings of all members, and the member of each draw.
@@ -55,7 +63,13 @@ def paired(members: Sequence[Inputs], draws: int) -> Drives:
 
 
 def refuse_a_gap(model: Model, known: np.ndarray, times: np.ndarray, asked: np.ndarray) -> None:
-    """Refuse a gap in forcings after the fit, where they would be interpolated.
+    """Refuse a gap in forcings after the fit, over which they would be interpolated.
+
+    Args:
+        model: the model.
+        known: the times of the fit, as numbers.
+        times: the times of the forecast, as numbers.
+        asked: the times of the forecast, as numbers or dates, for the message.
 
     Raises:
         DataError: if the gap is longer than twice the largest step of the fit and of later rows.
@@ -78,8 +92,13 @@ def refuse_a_gap(model: Model, known: np.ndarray, times: np.ndarray, asked: np.n
 def refuse_unknown_past(model: Model, before: xr.Dataset) -> None:
     """Refuse new groups of a population whose own forcings are not known from the start on.
 
+    Args:
+        model: the model.
+        before: the forcings of the fit at times that the forecast does not have, NaN for new
+            groups.
+
     Raises:
-        DataError: if the forcings of a group that the fit has not seen are missing at its times.
+        DataError: if a forcing of a group without data in the fit is missing at one of these times.
     """
     for name, variable in before.data_vars.items():
         for dim in (dim for dim in variable.dims if dim != model.index):
@@ -94,10 +113,15 @@ def refuse_unknown_past(model: Model, before: xr.Dataset) -> None:
 
 
 def known_forcings(model: Model, post: xr.DataTree, data: xr.Dataset) -> xr.Dataset:
-    """The forcings of the fit, for the groups of a population that the data have.
+    """Return the forcings of the fit, for the groups of a population that the data have.
+
+    Args:
+        model: the model.
+        post: the posterior.
+        data: a dataset with these groups.
 
     Returns:
-        A dataset; NaN for groups that the fit has not seen.
+        A dataset; NaN for groups without data in the fit.
     """
     known = post["constant_data"].to_dataset()[list(model.layer.forcings)]
     own = [dim for dim in known.dims if dim != model.index]
@@ -107,12 +131,18 @@ def known_forcings(model: Model, post: xr.DataTree, data: xr.Dataset) -> xr.Data
 def fitted_span(
     model: Model, post: xr.DataTree, members: list[xr.Dataset]
 ) -> dict[str, float | str]:
-    """The first and last fitted time before any input differs between fit and forecast.
+    """Return the first and the last fitted time before any input differs between fit and forecast.
 
     Inputs are forcings, and variables that the noise reads for each datum.
 
+    Args:
+        model: the model.
+        post: the posterior.
+        members: the inputs of the forecast, for each member of an ensemble.
+
     Returns:
-        The attributes `train_start` and `train_end`; none if inputs differ from the first row on.
+        The attributes `train_start` and `train_end`. The dict is empty if the inputs of fit and
+        forecast differ from the first row on.
     """
     observed = fitted_observables(post)
     index = model.index
@@ -141,7 +171,17 @@ def fitted_span(
 
 
 def _changed_times(model: Model, known: xr.Dataset, data: xr.Dataset, forcing: str) -> np.ndarray:
-    """Times at which a forcing differs from the fit, also at new times between rows of the fit."""
+    """Return the times at which a forcing of the forecast differs from the fit.
+
+    Times of the forecast that lie between rows of the fit are compared with the interpolated
+    forcing.
+
+    Args:
+        model: the model.
+        known: the forcings of the fit.
+        data: the forcings of the forecast.
+        forcing: the name of the forcing.
+    """
     index = model.index
     changed, both, then, now = _changed_at_rows(known[forcing], data[forcing], index)
     knots, times = (np.unique(d[forcing][index].values) for d in (known, data))
@@ -162,9 +202,18 @@ def _changed_times(model: Model, known: xr.Dataset, data: xr.Dataset, forcing: s
 def _changed_at_rows(
     then: xr.DataArray, now: xr.DataArray, index: str
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Shared rows at which an input has changed, all shared rows, and both inputs as matrices.
+    """Compare an input of the fit with the same input of the forecast at shared rows.
 
-    An input that is missing now, such as the error of a datum, has not changed.
+    Where the forecast has no value, such as the error of a datum, the input counts as unchanged.
+
+    Args:
+        then: the input in the fit.
+        now: the input in the forecast.
+        index: the name of the index.
+
+    Returns:
+        The shared rows at which the input has changed, all shared rows, and the input in fit and
+        forecast, `(time, group)` each.
     """
     then, now = (values.drop_duplicates(index) for values in (then, now))
     knots = then[index].values
@@ -177,9 +226,10 @@ def _changed_at_rows(
 
 
 def _matrices(then: xr.DataArray, now: xr.DataArray, index: str) -> tuple[np.ndarray, np.ndarray]:
-    """An input in the fit and now, `(time, group)`; either may be the same for all groups.
+    """Return an input in the fit and in the forecast as arrays `(time, group)`.
 
-    Groups that the fit has not seen are left out.
+    An input without groups is repeated if the other one has groups. Groups without data in the fit
+    are left out.
     """
 
     def flat(one, other):

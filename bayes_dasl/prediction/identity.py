@@ -1,4 +1,4 @@
-"""Checks that a posterior belongs to a model: by random leaves and by the posterior program."""
+"""Checks that a posterior belongs to a model, by its random leaves and its log density program."""
 
 import hashlib
 import importlib.metadata
@@ -30,10 +30,10 @@ _REMEDY = (
 
 
 def versions() -> dict[str, str]:
-    """Versions of the packages that determine draws.
+    """Return the versions of the packages that determine draws.
 
-    Our own version ends with a hash of its source, as in 0.1.0+1a2b3c4d. The source of an editable
-    install, or of a wheel between releases, changes under the same version.
+    The version of this package ends with a hash of its source, as in 0.1.0+1a2b3c4d. The source of
+    an editable install, or of a wheel between releases, may change under the same version.
 
     Returns:
         Versions by package.
@@ -44,7 +44,7 @@ def versions() -> dict[str, str]:
 
 @cache
 def source_hash(folder: Path) -> str:
-    """Eight hexadecimal digits of the SHA-256 of all Python files in a folder.
+    """Return eight hexadecimal digits of the SHA-256 of all Python files in a folder.
 
     The process caches the hash, since an edit on disk does not change modules already imported.
 
@@ -60,7 +60,7 @@ def source_hash(folder: Path) -> str:
 
 
 def made_with() -> dict[str, str]:
-    """Attributes for everything but the model that determines how it is traced.
+    """Return attributes for everything beside the model that determines its compiled program.
 
     Returns:
         Platform, backend and versions, by attribute.
@@ -76,7 +76,7 @@ def check_same_posterior(model: Model, post: xr.DataTree) -> bool:
     can be compared.
 
     Returns:
-        Whether everything was compared.
+        Whether everything was compared and agrees; False if only random leaves could be compared.
 
     Raises:
         MismatchError: if the posterior belongs to another model.
@@ -111,7 +111,7 @@ def check_same_posterior(model: Model, post: xr.DataTree) -> bool:
 
 
 def _has_other_groups(model: Model, post: xr.DataTree) -> bool:
-    """Whether a population has other groups than the fit, even without random effects."""
+    """Return whether a population has other groups than the fit, even without random effects."""
     if not isinstance(layer := model.layer, AbstractPopulation):
         return False
     seen = fitted_observables(post)
@@ -121,14 +121,19 @@ def _has_other_groups(model: Model, post: xr.DataTree) -> bool:
 
 
 def model_of(model: Model, post: xr.DataTree, *, what_if: bool) -> dict[str, str | int]:
-    """Attributes of a forecast that say whether its model is that of the fit.
+    """Return attributes of a forecast that state whether its model is the fitted one.
+
+    Args:
+        model: the model of the forecast.
+        post: the posterior.
+        what_if: whether a model with the same random leaves may differ from the fitted one.
 
     Returns:
         `model` in words, and `what_if` as 0 or 1.
 
     Raises:
-        MismatchError: for a posterior of another model; with `what_if`, only for one with other
-            random leaves.
+        MismatchError: for a posterior of another model; with `what_if`, only if random leaves
+            differ.
     """
     check_belongs(model, post)
     if differ(paths(model), post["posterior"].to_dataset()) or _has_other_groups(model, post):

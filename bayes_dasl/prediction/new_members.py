@@ -1,4 +1,4 @@
-"""Draws of random effects for groups of a population that the fit has not seen."""
+"""Draws of random effects for groups of a population that have no data in the fit."""
 
 import zlib
 from collections.abc import Mapping
@@ -15,10 +15,10 @@ from ..random import RandomLeaf
 def of_members(
     leaf: RandomLeaf, held: xr.DataArray, draws: Mapping[str, Float[np.ndarray, "draw ..."]]
 ) -> Float[np.ndarray, "draw member ..."]:
-    """Draws of a random effect for the groups of a model.
+    """Return draws of a random effect for the groups of a model.
 
-    Groups that the fit has seen keep their draws. Those of new groups come from the prior, given
-    the hyperparameters of the same draw. They are the same in every call.
+    Groups of the fit keep their draws. Draws for new groups come from the prior, given the
+    hyperparameters of the same draw. They are the same in every call.
 
     Args:
         leaf: the random leaf of the effect.
@@ -31,7 +31,7 @@ def of_members(
     ((dim, members),) = leaf.dims.items()
     values = held.values.reshape(-1, *held.shape[2:])
     position = {member: i for i, member in enumerate(held[dim].values.tolist())}
-    # New groups take the draws of the first one for now.
+    # New groups take the draws of the first group as placeholder.
     known = np.asarray([member in position for member in members])
     kept = values[:, [position.get(member, 0) for member in members]]
     if known.all():
@@ -46,14 +46,14 @@ def of_members(
 
 
 def differ(leaves: Mapping[str, RandomLeaf], held: xr.Dataset) -> bool:
-    """Whether model and posterior have different groups, or the same in another order.
+    """Return whether model and posterior have different groups, or the same in another order.
 
     Args:
         leaves: the random leaves of the model, by path.
         held: draws of the posterior.
 
     Returns:
-        True if a dimension has other names in the two.
+        True if a dimension has other names in the model than in the posterior.
     """
     dims = {dim: members for leaf in leaves.values() for dim, members in leaf.dims.items()}
     both = [dim for dim in dims if dim in held.dims]
@@ -63,14 +63,15 @@ def differ(leaves: Mapping[str, RandomLeaf], held: xr.Dataset) -> bool:
 def as_unseen(post: xr.DataTree, leaves: Mapping[str, RandomLeaf]) -> xr.DataTree:
     """Rename the fitted groups of a posterior, so that a forecast draws all groups anew.
 
-    Their past becomes unknown, too. Draws of hyperparameters and other shared parameters stay.
+    The fitted data become missing, since new groups have no past. Hyperparameters and other shared
+    parameters keep their draws.
 
     Args:
         post: the result of `fit`.
         leaves: the random leaves of the model, by path.
 
     Returns:
-        A posterior of other groups.
+        A posterior whose groups have names such as `fitted 3`.
     """
     groups = {str(name): group.to_dataset() for name, group in post.children.items()}
     drawn = groups["posterior"]

@@ -10,9 +10,9 @@ from xarray.core import indexing
 
 
 def on_demand(like: xr.Dataset, made: Callable[[], dict[str, np.ndarray]]) -> xr.Dataset:
-    """A dataset whose variables are computed together, at first access to any of them.
+    """Return a dataset whose variables are computed together, at first access to any of them.
 
-    A copy, a pickle or a file of it holds the values.
+    A copy, a pickle or a file of the dataset holds the values.
 
     Args:
         like: a dataset with shapes, labels and attributes; its values are not used.

@@ -1,4 +1,4 @@
-"""Output of a forecast while its draws are computed: into memory, or into a netCDF file."""
+"""Output of a forecast while its draws are computed: to memory, or to a netCDF file."""
 
 import contextlib
 import errno
@@ -18,7 +18,7 @@ from .._statistics.blocks import blocks
 from .save_and_load import seal
 
 type Rows = Mapping[str, Mapping[str, Any]]
-"""Arrays `(draw, …)` by group and observable, to be written by rows."""
+"""Arrays `(draw, …)` by group and observable, which are written by rows of draws."""
 
 # Files are written by draws and read by times: a chunk has some of both, 128 KiB.
 _DRAWS_OF_A_CHUNK, _DATA_OF_A_CHUNK = 64, 256
@@ -27,10 +27,15 @@ _MARGIN = 1.02
 
 
 def blank(shape: tuple[int, ...], dtype: Any = float, *, in_memory: bool) -> np.ndarray:
-    """An array to fill, or one that only has a shape and takes no memory.
+    """Return an array to fill, or one that only has a shape and takes no memory.
+
+    Args:
+        shape: the shape.
+        dtype: the type of its elements.
+        in_memory: whether the array can be filled.
 
     Returns:
-        The array; read-only unless in memory.
+        The array; read-only unless `in_memory` is true.
     """
     return np.empty(shape, dtype) if in_memory else np.broadcast_to(np.zeros((), dtype), shape)
 
@@ -40,7 +45,7 @@ class File:
 
     Args:
         path: the file.
-        groups: the groups that are written by rows; of their arrays only the shapes count.
+        groups: the groups that are written by rows. Their arrays only define shapes.
     """
 
     def __init__(self, path: Path, groups: Mapping[str, xr.Dataset]):
@@ -48,10 +53,10 @@ class File:
 
     @contextlib.contextmanager
     def rows(self) -> Iterator[Rows]:
-        """Open the file for rows of draws, all chains one after the other.
+        """Open the file to write rows of draws, all chains one after the other.
 
         Yields:
-            Variables of the file, by group and observable, which take rows by `[slice] = values`.
+            Variables of the file, by group and observable; `variable[slice] = values` writes rows.
         """
         for name, group in self._groups.items():
             self.append(name, group.drop_vars(list(group.data_vars)))
@@ -62,14 +67,18 @@ class File:
             }
 
     def append(self, name: str, group: xr.Dataset) -> None:
-        """Write a whole group."""
+        """Write a whole group with its values."""
         mode = "a" if self._path.stat().st_size else "w"
         group.to_netcdf(self._path, mode=mode, group=name, engine="h5netcdf")
 
 
 @contextlib.contextmanager
 def new_file(path: str | os.PathLike, groups: Mapping[str, xr.Dataset]) -> Iterator[File]:
-    """Write a file that replaces an older one only when it is complete.
+    """Open a new file, which replaces an older one only when it is complete.
+
+    Args:
+        path: the file.
+        groups: the groups that are written by rows. Their arrays only define shapes.
 
     Yields:
         The file.
@@ -88,7 +97,7 @@ def new_file(path: str | os.PathLike, groups: Mapping[str, xr.Dataset]) -> Itera
 
 
 class _Variable:
-    """A variable `(chain, draw, …)` of a file, written by rows of all chains."""
+    """A variable `(chain, draw, …)` of a file, written by rows of draws of all chains."""
 
     def __init__(self, group: Any, like: xr.DataArray):
         self._draws = like.shape[1]
@@ -97,7 +106,7 @@ class _Variable:
         sides = (at.stop - at.start for at in part.values())
         chunks = (1, min(self._draws, _DRAWS_OF_A_CHUNK), *sides)
         dims = tuple(map(str, like.dims))
-        # Whole numbers, such as of trials, cannot be NaN.
+        # Integers, such as numbers of trials, cannot be NaN.
         fill = np.nan if like.dtype.kind == "f" else None
         self._variable = group.create_variable(
             like.name, dims, like.dtype, fillvalue=fill, chunks=chunks

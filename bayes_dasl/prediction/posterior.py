@@ -1,4 +1,4 @@
-"""Draws, fitted data and the signature of the model, as a posterior stores them."""
+"""Read draws, fitted data and the signature of the model from a posterior."""
 
 import dataclasses
 import json
@@ -19,7 +19,7 @@ COUNTS_IN = "counts_dates_in"
 
 
 def ends_of(post: xr.DataTree) -> tuple[float, dict[str, np.ndarray]] | None:
-    """The last time of the fitted data and the states there.
+    """Return the last time of the fitted data, and the states at that time.
 
     Returns:
         The time, and states `(draw, …)` by name; None if the posterior does not store them.
@@ -35,7 +35,7 @@ def ends_of(post: xr.DataTree) -> tuple[float, dict[str, np.ndarray]] | None:
 
 
 def are_chains(post: xr.DataTree) -> bool:
-    """Whether the draws are Markov chains, rather than an ensemble, dropout masks or a point.
+    """Return whether the draws are Markov chains, not an ensemble, dropout masks or a point.
 
     Returns:
         True for chains.
@@ -44,7 +44,7 @@ def are_chains(post: xr.DataTree) -> bool:
 
 
 def of_particles(post: xr.DataTree) -> bool:
-    """Whether the draws are particles of independent runs, which take the place of chains.
+    """Return whether the draws are particles of independent runs, stored along `chain`.
 
     Returns:
         True for particles.
@@ -53,7 +53,12 @@ def of_particles(post: xr.DataTree) -> bool:
 
 
 def draws_of(model: Model, post: xr.DataTree, group: str = "posterior") -> dict[str, np.ndarray]:
-    """Draws of every random leaf, for the groups that the model has.
+    """Return draws of every random leaf, for the groups that the model has.
+
+    Args:
+        model: the model.
+        post: the posterior.
+        group: the group with the draws, "posterior" or "prior".
 
     Returns:
         Draws `(chain · draw, …)` by path.
@@ -64,7 +69,7 @@ def draws_of(model: Model, post: xr.DataTree, group: str = "posterior") -> dict[
     check_belongs(model, post)
     by_path = {v.attrs["path"]: v for v in post[group].to_dataset().data_vars.values()}
     draws: dict[str, np.ndarray] = {}
-    # In the order of `paths` hyperparameters come before what depends on them.
+    # In the order of `paths`, hyperparameters come before the leaves that depend on them.
     for path, leaf in paths(model).items():
         held = by_path[path]
         if leaf.dims:
@@ -75,7 +80,10 @@ def draws_of(model: Model, post: xr.DataTree, group: str = "posterior") -> dict[
 
 
 def signature(model: Model) -> str:
-    """The signature of a model: its random leaves with shapes and owners, and its observables.
+    """Return the signature of a model: its observables, and its random leaves.
+
+    A random leaf counts with its path, its shape without groups, and its owners. Owners are the
+    classes of the objects that contain the leaf.
 
     Returns:
         JSON text, equal for a model and its posteriors.
@@ -127,7 +135,7 @@ def check_belongs(model: Model, post: xr.DataTree) -> None:
 
 
 def fitted_observables(post: xr.DataTree) -> xr.Dataset:
-    """The observables that a posterior was fitted to, over their whole index.
+    """Return the observables that a posterior was fitted to, over their whole index.
 
     Returns:
         A dataset, NaN where data are missing.
@@ -136,7 +144,7 @@ def fitted_observables(post: xr.DataTree) -> xr.Dataset:
 
 
 def known_inputs(post: xr.DataTree) -> xr.Dataset:
-    """The forcings of a fit, and the variables that its noise reads for each datum.
+    """Return the forcings of a fit, and the variables that its noise reads for each datum.
 
     Returns:
         A dataset; empty for posteriors made by hand.
@@ -145,7 +153,7 @@ def known_inputs(post: xr.DataTree) -> xr.Dataset:
 
 
 def with_what_is_censored(post: xr.DataTree) -> xr.Dataset:
-    """The observables of a fit, with codes and limits of censoring as coordinates.
+    """Return the observables of a fit, with flags and limits of censoring as coordinates.
 
     Returns:
         The dataset.
@@ -157,7 +165,7 @@ def with_what_is_censored(post: xr.DataTree) -> xr.Dataset:
 
 
 def in_units_of_fit(model: Model, post: xr.DataTree, data: xr.Dataset) -> xr.Dataset:
-    """Convert new data to the units of the model, or else to those of the fitted data.
+    """Convert new data to the units of the model, or else to the units of the fitted data.
 
     Returns:
         The data in these units.
@@ -182,7 +190,7 @@ def in_units_of_fit(model: Model, post: xr.DataTree, data: xr.Dataset) -> xr.Dat
 
 
 def fitted_data(post: xr.DataTree) -> xr.Dataset:
-    """Observables and inputs that a posterior was fitted to, with the units of each variable.
+    """Return observables and inputs that a posterior was fitted to, with their units.
 
     Returns:
         The dataset.

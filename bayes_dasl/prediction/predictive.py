@@ -24,31 +24,31 @@ from ..random import realise
 from .conditional import alone, family_of, parameters_of
 
 _LARGEST_CHUNK = 500
-# The share of available memory for one chunk, and the most bytes of one on a CPU.
+# The share of available memory for one chunk, and the most bytes of a chunk on a CPU.
 _SHARE = 0.25
 _MOST = 2**28
-# Names under which a draw holds its member of the forcings, and its states at the start.
+# Keys of a dict of draws for the member of the forcings, and for states at the start.
 _MEMBER = "member of the forcings"
 _END = "end of "
 
 type Draws = Mapping[str, np.ndarray]
 type Paths = list[dict[str, np.ndarray]]
-"""The states of each trajectory by name, `(draw, time, …)`."""
+"""For each trajectory, its states `(draw, time, …)` by name."""
 
 
 def map_over_draws(
     function: Callable[..., Any], held: list[Any], draws: Draws, *, batch: int
 ) -> Any:
-    """Evaluate a function of one draw, as `parted` returns it, for all draws.
+    """Evaluate a function of one draw for all draws.
 
     Args:
-        function: a function of its constants and a draw.
-        held: these constants.
+        function: a function of its constants and a draw, as `parted` returns it.
+        held: the constants.
         draws: all draws, `(draw, …)` by path.
-        batch: how many draws are computed at once.
+        batch: the number of draws that are computed at once.
 
     Returns:
-        The results with a leading axis of draws.
+        The returned arrays with a leading axis of draws.
     """
 
     def every(held, draws):
@@ -70,11 +70,11 @@ class Watched(NamedTuple):
 
 
 class Drives(NamedTuple):
-    """A forcing ensemble, with one member for each draw.
+    """An ensemble of forcings, with one member for each draw.
 
     Args:
-        forcings: the forcings of `Inputs`, and its own ones of the groups of a population. All
-            arrays have a leading axis of members.
+        forcings: two dicts: the forcings of `Inputs`, and those that differ between the groups of a
+            population. All arrays have a leading axis of members.
         of_draw: the member that drives each draw, `(draw,)`.
     """
 
@@ -87,17 +87,18 @@ class Pushed(eqx.Module):
 
     Args:
         mean: the mean of each observable given the draw.
-        variance: its variance given the draw.
+        variance: the variance of each observable given the draw.
         ok: whether the solver succeeded.
         steps: the number of solver steps.
         log_likelihood: the log likelihood of each datum, by observable.
         predictions: predictive draws with noise.
         constraint_residual: the root mean square of each constraint residual.
         log_factor: the log density of all constraints.
-        unobserved: outputs without noise, which are not observed.
-        noise: the parameters of each datum's distribution, if they rebuild it.
-        end: the states at the last time, if the layer can continue from there.
-        families: the family of these distributions, by observable.
+        unobserved: outputs of the layer that are not observed, without noise.
+        noise: the parameters of each datum's distribution, by observable and name, if they suffice
+            to rebuild it.
+        end: the states at the last time, if the layer can continue from it.
+        families: pairs of an observable and the family of its distribution, for `noise`.
     """
 
     mean: dict[str, Any]
@@ -114,7 +115,10 @@ class Pushed(eqx.Module):
     families: tuple[tuple[str, str], ...] = eqx.field(static=True, default=())
 
     def log_weight(self, observed: Observed) -> Any:
-        """The log likelihood of data and constraints for each draw.
+        """Return the log likelihood of data and constraints for each draw.
+
+        Args:
+            observed: the data of each observable, NaN where missing.
 
         Returns:
             One number for each draw.
@@ -131,14 +135,14 @@ def push(
     ends: Draws | None = None,
     key: Array | None = None,
 ) -> Pushed:
-    """Return conditional mean and variance of each observable for every draw.
+    """Return predictions of every draw: conditional means and variances, and more if asked.
 
     Args:
         model: the model.
         inputs: the inputs of its layer.
         draws: draws `(draw, …)` of every random leaf, by path.
         observed: data, to add the log likelihood of each datum (NaN where it is missing).
-        ends: the state from which each draw continues, `(draw, …)` by name.
+        ends: the states from which each draw continues, `(draw, …)` by name.
         key: a random seed, to add one predictive draw and the parameters of the noise.
 
     Returns:
@@ -150,21 +154,21 @@ def push(
 class Pusher:
     """A compiled program that predicts from draws, chunk by chunk.
 
-    A chunk takes at most a quarter of the available memory, by what the compiled program says it
-    needs. On a CPU it takes at most a quarter of a gibibyte, since more is not faster there.
+    A chunk takes at most a quarter of the available memory, by the needs that the compiled program
+    reports. On a CPU it takes at most a quarter of a gibibyte, since larger chunks are not faster.
 
     Args:
         model: the model.
         inputs: the inputs of its layer.
         draws: draws `(draw, …)` of every random leaf, by path.
         observed: the data of each observable, for their log likelihood.
-        key: a random seed, for one predictive draw each, and the parameters of the noise.
-        repeats: how many predictive draws, along a second axis, if parameters do not rebuild the
-            noise.
+        key: a random seed, to add a predictive draw for each draw, and the parameters of the noise.
+        repeats: the number of predictive draws, along a second axis, for noise that its parameters
+            do not rebuild or whose data are dependent.
         watched: draws and times for which `watched_states` keeps states.
         drives: forcings that differ between draws.
         ends: the states at the start of the inputs, `(draw, …)` by name, if the layer continues
-            from there.
+            from an earlier solve.
     """
 
     def __init__(
@@ -212,8 +216,9 @@ class Pusher:
         """Predict from all draws, chunk by chunk.
 
         Args:
-            draws: other draws of the same model, `(draw, …)` by path; the own draws unless given.
-                Predictive draws of others mean nothing, since their seeds are those of own draws.
+            draws: other draws of the same model, `(draw, …)` by path. By default, the draws that
+                the program was built with. Ignore predictive draws of other draws, which reuse
+                their seeds.
 
         Yields:
             The rows of a chunk, and their predictions.
@@ -245,7 +250,7 @@ class Pusher:
         return jax.tree.map(lambda *parts: np.concatenate(parts), *self._states)
 
     def whole(self, without: tuple[str, ...] = ()) -> Pushed:
-        """Predict from all own draws, in memory.
+        """Predict from all draws that the program was built with, in memory.
 
         Args:
             without: fields such as "variance" and "noise" that stay empty.
@@ -274,7 +279,17 @@ def _numpy_arrays(draws: Draws) -> dict[str, np.ndarray]:
 def _compiled(
     function: Callable, held: list[Any], first: Any, draws: int
 ) -> tuple[jax.stages.Compiled, int]:
-    """A program for as many draws at once as the memory allows, and their number."""
+    """Compile a program for as many draws at once as the memory allows.
+
+    Args:
+        function: a function of constants, a draw and its seed.
+        held: the constants.
+        first: the first draw and its seed, for their shapes.
+        draws: the number of draws.
+
+    Returns:
+        The program, and the number of draws that it takes at once.
+    """
     budget = _SHARE * _memory.available()
     if computing_devices()[0].platform == "cpu":
         budget = min(budget, _MOST)
@@ -302,14 +317,21 @@ def _predictions_of_draw(
     times: np.ndarray | None,
     ensemble: Any,
 ) -> Any:
-    """A function of a draw and its seed that returns predictions, and states at some times.
+    """Return a function of a draw and its seed that returns predictions, and states at some times.
 
-    Predictive draws need random seeds of some `kind`, and states some `times`.
+    Args:
+        model: the model.
+        inputs: the inputs of its layer.
+        observed: the data of each observable, for their log likelihood; None without it.
+        kind: the implementation of JAX's random keys; None for no predictive draws.
+        repeats: the number of predictive draws for noise that its parameters do not rebuild.
+        times: the indices of the times at which states are returned; None for no states.
+        ensemble: the forcings of all members of an ensemble; None without an ensemble.
     """
     common_inputs = inputs
 
     def one(draw, key):
-        # 1. The model with the numbers of this draw, and its own forcings and first states.
+        # 1. The model with the parameters, forcings and first states of this draw.
         inputs = common_inputs
         if ensemble is not None:
             forcings, own = jax.tree.map(lambda of_all: of_all[draw[_MEMBER]], ensemble)
@@ -331,7 +353,7 @@ def _predictions_of_draw(
             ]
             layer = at_solutions(realised.layer, solved)
             realised = eqx.tree_at(lambda m: m.layer, realised, layer)
-        # 3. The prediction, and the distribution of each datum given it.
+        # 3. The prediction, and the distribution of each datum given the prediction.
         prediction = realised.predict(inputs)
         ok = prediction.ok
         noise = realised.conditional(prediction, inputs)
@@ -386,7 +408,7 @@ def _predictions_of_draw(
 
 
 def _nan_where_failed(ok: Any, parameters: Mapping[str, Any]) -> dict[str, Any]:
-    """Parameters with NaN for a failed solve; whole numbers, such as of trials, stay."""
+    """Set parameters to NaN if the solve failed; integers, such as trials, are unchanged."""
     return {
         p: jnp.where(ok, v, jnp.nan) if jnp.issubdtype(v.dtype, jnp.inexact) else v
         for p, v in parameters.items()

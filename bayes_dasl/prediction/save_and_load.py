@@ -13,13 +13,13 @@ from .._runs.files import replacing
 from .._runs.hdf5 import check_contained
 from ..errors import MismatchError, ReadError
 
-# Stands after the end of an HDF5 file, where readers do not look, since netCDF has no checksum of
-# a whole file.
+# Marks the checksum, which follows the end of the HDF5 file, where readers ignore it. NetCDF itself
+# has no checksum of a whole file.
 _SEAL = b"\nbayes_dasl sha256 "
 
 
 def seal(path: Path) -> None:
-    """Append a checksum to a file, which is read block by block."""
+    """Append the checksum of a file to it, reading it block by block."""
     with path.open("rb+") as file:
         digest = hashlib.file_digest(file, "sha256")
         file.seek(0, os.SEEK_END)
@@ -27,14 +27,17 @@ def seal(path: Path) -> None:
 
 
 def _printed_digest(digest: Any) -> bytes:
-    """A checksum as it stands after the seal."""
+    """Return a checksum as the bytes that follow the mark `_SEAL`."""
     return digest.hexdigest().encode() + b"\n"
 
 
 def _unsealed(written: bytes) -> bytes:
-    """The content of a file without its checksum; ValueError if it has changed since.
+    """Return the content of a file without its checksum.
 
-    Files of other programs have no checksum, and stay as they are.
+    Files of other programs have no checksum, and are returned unchanged.
+
+    Raises:
+        ValueError: if the content has changed since the checksum was written.
     """
     content, seal, digest = written.rpartition(_SEAL)
     if seal and digest != _printed_digest(hashlib.sha256(content)):
@@ -43,10 +46,10 @@ def _unsealed(written: bytes) -> bytes:
 
 
 def to_bytes(tree: xr.DataTree) -> bytes:
-    """Write a posterior or a forecast as netCDF in memory.
+    """Return a posterior or a forecast as the content of a netCDF file.
 
     Returns:
-        The content of the file.
+        The content of the file, without a checksum.
     """
     whole = io.BytesIO()
     tree.to_netcdf(whole, engine="h5netcdf")
@@ -54,13 +57,13 @@ def to_bytes(tree: xr.DataTree) -> bytes:
 
 
 def from_bytes(content: bytes) -> xr.DataTree:
-    """Read what `to_bytes` wrote.
+    """Read a posterior or a forecast from the content of a netCDF file.
 
     Returns:
         The posterior or forecast, in memory.
 
     Raises:
-        ValueError: for a file that reaches beyond itself or claims more memory than there is.
+        ValueError: for a file that refers to other files or claims more memory than there is.
     """
     check_contained(io.BytesIO(content), on_host())
     with xr.open_datatree(io.BytesIO(content), engine="h5netcdf") as tree:
@@ -79,7 +82,7 @@ def save(tree: xr.DataTree, path: str | os.PathLike) -> Path:
 
     Raises:
         MismatchError: for anything but a DataTree.
-        WriteError: if it cannot be written; an older file then stays as it was.
+        WriteError: if the file cannot be written; an older file is then unchanged.
 
     Example:
         ```python
@@ -103,8 +106,8 @@ def save(tree: xr.DataTree, path: str | os.PathLike) -> Path:
 def load(path: str | os.PathLike) -> xr.DataTree:
     """Read a posterior or a forecast into memory, and check that no bit has changed.
 
-    The checksum is not part of netCDF. A file that another program has rewritten, as h5py does if
-    it opens one for writing, has none and is read without a check.
+    The checksum is not part of netCDF. Another program that rewrites the file, as h5py does if it
+    opens the file for writing, removes it. Such a file is read without a check.
 
     Args:
         path: a file that `save` wrote.
@@ -113,8 +116,8 @@ def load(path: str | os.PathLike) -> xr.DataTree:
         The posterior or forecast.
 
     Raises:
-        ReadError: if the file is missing, torn, or not netCDF; also if it reaches for another file,
-            or claims more memory than there is.
+        ReadError: if the file is missing, damaged, or not netCDF; also if it refers to another
+            file, or claims more memory than there is.
 
     Example:
         ```python

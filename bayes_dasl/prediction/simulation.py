@@ -1,4 +1,4 @@
-"""Simulated data of a model whose true values are known."""
+"""Simulate data from a model whose true values are known."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -42,11 +42,12 @@ def simulate(
 
     Args:
         model: the model.
-        template: a dataset with the times, forcings, places, members and known errors, as for
-            `fit`. Observations in it only say where values are missing.
-        values: the true values. A dict by path, or by name as in results: values that are left out
-            are drawn from the prior given the others. Or a posterior: one draw is taken, also for
-            members of the model that it has not seen. By default one draw of the prior.
+        template: a dataset with the times, forcings, places, groups and known errors, as for
+            `fit`. Observations in it only define where values are missing.
+        values: the true values: a dict by path, or by name as in results. Absent parameters are
+            drawn from the prior given the others. Alternatively a posterior, from which one draw is
+            taken; it also serves groups of the model without data in the fit. By default one draw
+            of the prior.
         missing: whether values are missing where the template has none.
         key: a whole number or a JAX random key, for the draw and the observation noise.
 
@@ -55,7 +56,7 @@ def simulate(
         Further variables are `true_<observable>`, the prediction without noise; `true_<output>` for
         outputs that are not observed; and `true_<parameter>` for each parameter, by its name in
         results. `fit` ignores them. Values beyond a limit of `bd.noise.Censored` are set to that
-        limit. If the data have codes for censoring, no simulated value is censored.
+        limit. If the template has flags of censoring, no simulated value is censored.
 
     Raises:
         MismatchError: for values that are not random leaves of the model or have another shape, or
@@ -106,7 +107,12 @@ def simulate(
 def _simulated(
     model: Model, draw: Mapping[str, Array], inputs: Inputs, key: Array
 ) -> tuple[dict[str, Array], dict[str, Array], Array]:
-    """The prediction of the layer, observations with noise, and whether the solver succeeded."""
+    """Predict and simulate with one draw.
+
+    Returns:
+        The prediction of the layer, observations with noise, both by name, and whether the solver
+        succeeded.
+    """
     realised = realise(model, draw)
     prediction = realised.predict(inputs)
     noise = realised.conditional(prediction, inputs)
@@ -128,7 +134,7 @@ def _simulated(
 def _true_values(
     model: Model, values: Mapping[str, Any] | xr.DataTree | None, key: Array
 ) -> dict[str, Array]:
-    """One value of each random leaf, by path."""
+    """Return one value of each random leaf, by path; `values` is as for `simulate`."""
     if isinstance(values, xr.DataTree):
         draws = draws_of(model, values)
         number = len(next(iter(draws.values())))
@@ -146,7 +152,11 @@ def _true_values(
 
 
 def _given_by_path(model: Model, values: Mapping[str, Any]) -> dict[str, Array]:
-    """The given values by path; MismatchError for an unknown name or another shape."""
+    """Return the given values by path.
+
+    Raises:
+        MismatchError: for an unknown name or another shape.
+    """
     if not isinstance(values, Mapping):
         raise MismatchError(
             f"values are a dict by name, or a posterior, not {type(values).__name__}"
@@ -173,7 +183,7 @@ def _given_by_path(model: Model, values: Mapping[str, Any]) -> dict[str, Array]:
 
 
 def _output_array(model: Model, data: xr.Dataset, name: str, values: Array) -> xr.DataArray:
-    """Values of an output over the index and places of the data, with its units."""
+    """Return the values of an output over the index and places of the data, with its units."""
     dims = model.dims(name)
     attributes = plain_attributes(data[name].attrs) if name in data else {}
     if units := model.layer.units.get(name, ""):
@@ -183,7 +193,10 @@ def _output_array(model: Model, data: xr.Dataset, name: str, values: Array) -> x
 
 
 def _uncensored_codes(model: Model, template: xr.Dataset) -> dict[str, xr.DataArray]:
-    """Codes and limits of the template, as far as it has them, that mark no value as censored."""
+    """Return flags and limits of censoring that mark no value as censored.
+
+    Only those that the template has are returned, by the name of the variable.
+    """
     found = {}
     for name in model.observables:
         noise = model.noise_of(name)
@@ -197,7 +210,7 @@ def _uncensored_codes(model: Model, template: xr.Dataset) -> dict[str, xr.DataAr
 
 
 def _parameter_arrays(model: Model, draw: Mapping[str, Array]) -> dict[str, xr.DataArray]:
-    """The true values of all random leaves, by their names in results."""
+    """Return the true values of all random leaves as variables `true_<parameter>`."""
     found = {}
     short = names(model)
     for path, leaf in paths(model).items():

@@ -15,18 +15,18 @@ from ..random import paths, realise
 from .predictive import Draws, Paths, Watched, map_over_draws
 
 _DRAWS = 128
-# Paths of single draws beside that of the mean, and times on each.
+# The number of paths of single draws beside the path of the mean, and of times on each path.
 _OWN_PATHS, _TIMES = 4, 50
 
 
 def watched(model: Model, inputs: Inputs, draws: int, *, after: int = 0) -> Watched | None:
-    """Draws and times for which `rates_along_paths` needs the states.
+    """Return the draws and times for which `rates_along_paths` needs the states.
 
     Args:
         model: the model.
         inputs: the inputs that draws are predicted with.
-        draws: the number of draws.
-        after: the number of other draws before them.
+        draws: the number of draws to choose from.
+        after: the number of other draws that come before them in the same prediction.
 
     Returns:
         At most 128 draws and 50 times; None without an ODE that has a network in its vector field.
@@ -41,7 +41,7 @@ def watched(model: Model, inputs: Inputs, draws: int, *, after: int = 0) -> Watc
 def rates_along_paths(
     model: Model, inputs: Inputs, draws: Draws, times: np.ndarray, states: Paths
 ) -> xr.Dataset:
-    """The vector field of each draw along common paths: the mean states, and those of four draws.
+    """Return the vector field of each draw along the same paths: the mean states, and four draws.
 
     Vector fields of several draws can be compared only at the same states, and network weights
     cannot be compared at all.
@@ -50,13 +50,13 @@ def rates_along_paths(
         model: the model.
         inputs: the inputs that draws are predicted with.
         draws: draws `(draw, …)` of every random leaf, by path.
-        times: the indices of the watched times.
-        states: the states of the watched draws at these times.
+        times: the indices of the times from `watched`.
+        states: the states of the draws from `watched` at these times.
 
     Returns:
         The rate of each state over `draw`, `path` (first the mean states) and the index.
     """
-    # 1. Paths: the mean over solved draws, and four of these.
+    # 1. Paths: the mean over solved draws, and four solved draws.
     flat = [y.reshape(len(y), -1) for y in jax.tree.leaves(states)]
     solved = np.flatnonzero(np.isfinite(np.concatenate(flat, axis=1)).all(axis=1))
     own = solved[thinned(len(solved), _OWN_PATHS)] if solved.size else solved
@@ -70,7 +70,7 @@ def rates_along_paths(
     along = jax.tree.map(mean_and_own, states)
     at_times = np.asarray(inputs.times)[times]
 
-    # 2. The rates of every draw along all of them.
+    # 2. The rates of every draw along all paths.
     def rates(draw):
         pairs = zip(trajectories(realise(model, draw).layer), along, strict=True)
         return [
@@ -90,12 +90,12 @@ def rates_along_paths(
 
 
 def _has_network(ode: AbstractTrajectory) -> bool:
-    """Whether the vector field holds unknown network weights."""
+    """Return whether the vector field holds unknown network weights."""
     return any(leaf.group == "network" for leaf in paths(ode.vector_field).values())
 
 
 def _ode_prefixes(model: Model) -> list[str]:
-    """Prefixes that distinguish the states of several ODEs; empty for a single one."""
+    """Return prefixes that distinguish the states of several ODEs; empty for a single one."""
     found = [name for name, _ in named_trajectories(model.layer)]
     short = short_names(found)
     return [f"{short[name]}." if len(found) > 1 else "" for name in found]

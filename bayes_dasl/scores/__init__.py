@@ -1,4 +1,4 @@
-"""Scores of forecasts, and the variance of forecasts in parts."""
+"""Scores of forecasts, and the decomposition of their variance."""
 
 from . import metrics as metrics
 from .baselines import baseline_forecasts as baseline_forecasts

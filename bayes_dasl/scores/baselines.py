@@ -13,7 +13,7 @@ from ..data.datasets import index_of
 from ..data.dates import are_dates, numbers, seconds_in, unit_of
 from ..errors import DataError, MismatchError, ModelError
 
-# The fewest pairs or values of a season.
+# The fewest pairs at a lead time, or values of a season, for an ensemble.
 FEWEST = 5
 SEASONAL, SEASONAL_NAIVE = "seasonal climatology", "seasonal naive"
 # Draws of a public baseline.
@@ -21,18 +21,23 @@ _MOST = 1000
 BASELINES = ("climatology", "persistence", SEASONAL)
 _DAYS = 365.2425
 _SEASON = 15.5 / _DAYS
-# The share of a year that counts as whole: daily data end a day short of it.
+# Data that cover this share of a year count as a whole year: daily data end a day too early.
 _WHOLE = 0.99
 # Days in a year of the calendars of netCDF.
 _CALENDARS = {"noleap": 365, "365_day": 365, "all_leap": 366, "366_day": 366, "360_day": 360}
 
 
 def climatology(train: xr.Dataset, times: ArrayLike) -> xr.Dataset:
-    """Forecast all training values of a place at every time.
+    """Forecast all training values of a place as an ensemble, which is the same at every time.
 
-    A place, or a group, without training values has quantiles of the values of all others.
+    A place, or a group, without training values gets quantiles of the training values of all
+    others.
 
-    Shapes: each variable is `(draw, time, …)`, NaN in a draw where the training value is missing.
+    Args:
+        train: the training data, NaN where missing.
+        times: the times of the forecast.
+
+    Shapes: each variable is `(draw, time, …)`, NaN in a draw whose training value is missing.
 
     Returns:
         The ensemble.
@@ -53,15 +58,21 @@ def climatology(train: xr.Dataset, times: ArrayLike) -> xr.Dataset:
 
 
 def persistence(train: xr.Dataset, times: ArrayLike) -> xr.Dataset:
-    r"""Forecast the last value, plus the changes of training values over the same lead time.
+    r"""Forecast the last value, plus changes of training values over the same lead time.
 
     $x_k(t) = y(t_n) + y(t_j) - y(t_i)$ for the training pairs $k = (i, j)$ with
     $t_j - t_i \approx t - t_n$
 
-    The pairs are those within half a typical time step of the lead, and at least the five nearest;
-    training values of a single time are repeated as they are, and replicates of the last time are
-    taken in turn. Before all training times it is the first value with the changes taken backwards.
-    Memory grows with the number of training values, for each time asked for.
+    Here $x_k$ is draw $k$ of the ensemble, $y$ are training values, and $t_n$ is the last training
+    time before $t$. The pairs are those within half a typical time step of the lead, and at least
+    the five nearest. If all training values have the same time, they are the ensemble. Replicates
+    at $t_n$ take turns as last value. Before all training times, the first value replaces the last
+    one, and changes are subtracted. Memory for each forecast time grows with the number of training
+    values.
+
+    Args:
+        train: the training data, NaN where missing.
+        times: the times of the forecast.
 
     Shapes: each variable is `(draw, time, …)`, padded with NaN where a lead time has fewer pairs.
 
@@ -74,7 +85,11 @@ def persistence(train: xr.Dataset, times: ArrayLike) -> xr.Dataset:
 def seasonal_climatology(train: xr.Dataset, times: ArrayLike) -> xr.Dataset:
     """Forecast the training values of all years within 15 days of the day of the year.
 
-    With fewer than five values there, the five that are nearest in season.
+    If fewer than five values lie within 15 days, the five nearest in season are used.
+
+    Args:
+        train: the training data, NaN where missing.
+        times: the times of the forecast.
 
     Shapes: each variable is `(draw, time, …)`, padded with NaN where a season has fewer values.
 
@@ -82,7 +97,7 @@ def seasonal_climatology(train: xr.Dataset, times: ArrayLike) -> xr.Dataset:
         The ensemble.
 
     Raises:
-        DataError: if the index says no unit of time.
+        DataError: if the index states no unit of time.
     """
     year = _length_of_year(train)
 
@@ -95,14 +110,19 @@ def seasonal_climatology(train: xr.Dataset, times: ArrayLike) -> xr.Dataset:
 
 
 def seasonal_naive(train: xr.Dataset, times: ArrayLike) -> xr.Dataset:
-    r"""Forecast the last value of the same season, plus the changes over as many whole years.
+    r"""Forecast the last value of the same season, plus changes over the same number of years.
 
-    $x_k(t) = y(t - m a) + y(t_j) - y(t_j - m a)$ for a year $a$, the smallest whole $m$ for which
-    $t - m a$ is a training time, and the training pairs $k = (t_j - m a, t_j)$ within 15 days of
-    the season of $t$
+    $x_k(t) = y(t - m a) + y(t_j) - y(t_j - m a)$
 
-    Times count as the same within half a typical step. With fewer than five such pairs, the pairs
-    of all seasons are used.
+    Here $x_k$ is draw $k$ of the ensemble, $y$ are training values, and $a$ is a year. The number
+    $m$ of years is the smallest for which $t - m a$ is a training time. The training pairs $k =
+    (t_j - m a, t_j)$ lie within 15 days of the season of $t$. With fewer than five such pairs, the
+    pairs of all seasons are used. Times that differ by less than half a typical step count as
+    equal.
+
+    Args:
+        train: the training data, NaN where missing.
+        times: the times of the forecast.
 
     Shapes: each variable is `(draw, time, …)`, padded with NaN where a season has fewer pairs.
 
@@ -110,7 +130,7 @@ def seasonal_naive(train: xr.Dataset, times: ArrayLike) -> xr.Dataset:
         The ensemble.
 
     Raises:
-        DataError: if the index says no unit of time.
+        DataError: if the index states no unit of time.
 
     Source: Hyndman & Athanasopoulos (2021), Forecasting: Principles and Practice, section 5.2.
     """
@@ -125,13 +145,15 @@ def seasonal_naive(train: xr.Dataset, times: ArrayLike) -> xr.Dataset:
 def baseline_forecasts(
     train: xr.Dataset, data: xr.Dataset, *, observables: Sequence[str] | None = None
 ) -> dict[str, xr.DataTree]:
-    """Baseline forecasts by name, for `score` and `pit`.
+    """Return baseline forecasts by name, for `score` and `pit`.
 
-    "climatology" repeats all training values, "persistence" continues from the last one. For at
-    least two years of seasonal data, "seasonal climatology" repeats values within 15 days of the
-    same day of the year, and "seasonal naive" continues from the value a year before.
+    "climatology" repeats all training values, and "persistence" continues from the last one. For at
+    least two years of seasonal data there are two more. "seasonal climatology" repeats values
+    within 15 days of the same day of the year. "seasonal naive" continues from the value a year
+    before.
 
-    Each has at most 1000 draws: quantiles of its ensemble at each time, which form no paths.
+    Each forecast has at most 1000 draws. They are quantiles of the baseline's ensemble at each
+    time, so that a draw is not a path through time.
 
     Args:
         train: the training data, NaN where missing.
@@ -145,7 +167,7 @@ def baseline_forecasts(
 
     Raises:
         MismatchError: for an observable that the training data lack.
-        DataError: for one without a value.
+        DataError: for an observable without a value in the training data.
 
     Example:
         ```python
@@ -170,7 +192,13 @@ def baseline_forecasts(
 
 
 def refuse_absent(names: Sequence[str], data: xr.Dataset, part: str) -> None:
-    """Raise MismatchError for observables that the data lack."""
+    """Raise MismatchError for observables that the data lack.
+
+    Args:
+        names: the observables.
+        data: a dataset.
+        part: its name for the message, such as "training".
+    """
     if absent := [name for name in names if name not in data.data_vars]:
         raise MismatchError(
             f"the {part} data lack the observables {', '.join(absent)}; "
@@ -179,10 +207,10 @@ def refuse_absent(names: Sequence[str], data: xr.Dataset, part: str) -> None:
 
 
 def baselines(train: xr.Dataset) -> dict[str, Callable[[xr.Dataset, ArrayLike], xr.Dataset]]:
-    """The baselines for some data, by name.
+    """Return the baselines that some training data allow, by name.
 
-    Seasonal climatology needs an index with a unit of time and at least two years of data, with
-    four values in each on average.
+    Seasonal climatology needs an index with a unit of time, and at least two years of data. Each
+    year must have at least four rows on average.
 
     Returns:
         Functions of training data and times, by name.
@@ -199,7 +227,11 @@ def baselines(train: xr.Dataset) -> dict[str, Callable[[xr.Dataset, ArrayLike], 
 
 
 def _length_of_year(data: xr.Dataset) -> float:
-    """A year in the units of the index; DataError if it has no unit of time."""
+    """Return the length of a year in the units of the index.
+
+    Raises:
+        DataError: if the index has no unit of time.
+    """
     year = _year_or_none(data)
     if year is None:
         raise DataError(
@@ -209,7 +241,7 @@ def _length_of_year(data: xr.Dataset) -> float:
 
 
 def _year_or_none(data: xr.Dataset) -> float | None:
-    """A year in the units of the index, `day` or `days since 2001-01-01`; None if it is no time."""
+    """Return the length of a year in the units of the index; None if these are no unit of time."""
     index = data[index_of(data)]
     if are_dates(index):
         return _DAYS
@@ -230,7 +262,9 @@ def _year_or_none(data: xr.Dataset) -> float | None:
 def baseline_at(
     baseline: Callable[[xr.Dataset, ArrayLike], xr.Dataset], train: xr.Dataset, test: xr.Dataset
 ) -> xr.Dataset:
-    """A baseline at the times and places of the test data, which the fit need not have.
+    """Return the ensemble of a baseline at the times and places of the test data.
+
+    The test data may have places that the training data lack.
 
     Args:
         baseline: one of `baselines`.
@@ -238,13 +272,13 @@ def baseline_at(
         test: the test data.
 
     Returns:
-        Its ensemble, `(draw, time, …)`.
+        The ensemble, `(draw, time, …)`.
     """
     index = index_of(test)
     both = [
         dim for dim in test.dims if dim != index and dim in test.indexes and dim in train.indexes
     ]
-    # Places of either are united, so that the baseline knows those of the test data.
+    # The training data get all places of the test data, with NaN at new ones.
     other = [dim for dim in both if not test.indexes[dim].equals(train.indexes[dim])]
     united = {dim: train.indexes[dim].union(test.indexes[dim]) for dim in other}
     whole = train.reindex(united)
@@ -254,7 +288,7 @@ def baseline_at(
 def baseline_ensembles(
     train: xr.Dataset, test: xr.Dataset
 ) -> Iterator[tuple[str, dict[str, np.ndarray]]]:
-    """Yield name and draws `(draw, datum)` by observable of each baseline."""
+    """Yield the name of each baseline, and its draws `(draw, datum)` by observable."""
     for label, baseline in baselines(train).items():
         members = baseline_at(baseline, train, test)
         flat = {}
@@ -269,7 +303,17 @@ def _ensemble_forecast(
     times: ArrayLike,
     members_at: Callable[[np.ndarray, np.ndarray, float], np.ndarray],
 ) -> xr.Dataset:
-    """Apply `members_at(seen, values, t)` to the observed part of each series at each time."""
+    """Return an ensemble forecast of each observable and place at each time.
+
+    Args:
+        train: the training data, NaN where missing.
+        times: the times of the forecast.
+        members_at: a function that returns the ensemble at one time. Its arguments are the times
+            with a training value at this place, these values, and the time of the forecast.
+
+    Returns:
+        Ensembles `(draw, time, …)` by observable, padded with NaN to the size of the largest.
+    """
     index = index_of(train)
     time = np.atleast_1d(np.asarray(times))
     known = numbers(train[index].values)
@@ -282,13 +326,13 @@ def _ensemble_forecast(
             return np.empty((0, time.size))
         return _members_by_time([members_at(seen, values, float(t)) for t in numbers(time)])
 
-    # 1. The members of each series, that is of each observable and place.
+    # 1. The ensemble of each observable at each place.
     members = {}
     for name, variable in train.data_vars.items():
         columns = variable.transpose(index, ...).values.astype(float).reshape(len(known), -1).T
         members[name] = [ensemble(y) for y in columns]
     draws = max((block.shape[0] for blocks in members.values() for block in blocks), default=0)
-    # 2. Arrays of all places, as long as the largest ensemble.
+    # 2. Arrays of all places, padded to the size of the largest ensemble.
     variables = {}
     for name, blocks in members.items():
         places = train[name].transpose(index, ...).dims[1:]
@@ -300,15 +344,22 @@ def _ensemble_forecast(
 
 
 def _a_year_on(seen: np.ndarray, values: np.ndarray, t: float, year: float) -> np.ndarray:
-    """The value of the same season before a time, plus changes over as many years in season."""
+    """Return the ensemble of `seasonal_naive` at one time.
+
+    Args:
+        seen: the times of the training values.
+        values: the training values.
+        t: the time of the forecast.
+        year: the length of a year.
+    """
     # A little more than half a step, so that rounding keeps equal times together.
     width = _half_step(seen) * (1 + 1e-9)
-    # 1. The last year that has a value at this season, or else the one that comes nearest.
+    # 1. The last year with a value at this season, or else the year with the nearest value.
     years = np.arange(1, max(int((t - seen[0]) / year), 1) + 1)
     apart = np.abs(seen - (t - years * year)[:, None]).min(axis=1)
     back = years[np.argmax(apart <= width) if (apart <= width).any() else np.argmin(apart)]
     last = values[np.argmin(np.abs(seen - (t - back * year)))]
-    # 2. The changes over as many years, of this season if there are enough of them.
+    # 2. Changes over `back` years, of this season only if it has enough of them.
     earlier = np.clip(np.searchsorted(seen, seen - back * year - width), 0, seen.size - 1)
     pairs = np.abs(seen[earlier] - (seen - back * year)) <= width
     changes = values - values[earlier]
@@ -319,7 +370,10 @@ def _a_year_on(seen: np.ndarray, values: np.ndarray, t: float, year: float) -> n
 
 
 def _as_forecast(ensemble: xr.Dataset) -> xr.DataTree:
-    """A forecast with as many draws at each time: quantiles of the members that are not NaN."""
+    """Return a forecast with equally many draws at each time, from an ensemble padded with NaN.
+
+    Draws are quantiles of the finite members at each time.
+    """
     draws = min(_MOST, max(ensemble.sizes["draw"], 1))
     level = (np.arange(draws) + 0.5) / draws
     found = {}
@@ -336,7 +390,7 @@ def _as_forecast(ensemble: xr.Dataset) -> xr.DataTree:
 
 
 def _members_by_time(columns: Sequence[np.ndarray]) -> np.ndarray:
-    """Members `(draw, time)` from those of each time, padded with NaN."""
+    """Return ensembles of several times as one array `(draw, time)`, padded with NaN."""
     most = max(map(len, columns), default=0)
     members = np.full((most, len(columns)), np.nan)
     for column, found in enumerate(columns):
@@ -350,9 +404,12 @@ def _padded_with_nan(block: np.ndarray, draws: int) -> np.ndarray:
 
 
 def _persistence_members(seen: np.ndarray, values: np.ndarray, t: float) -> np.ndarray:
-    """The last value before `t` plus each change over the same lead; a single value as it is.
+    """Return the ensemble of `persistence` at one time.
 
-    Replicates of the last time are taken in turn.
+    Args:
+        seen: the times of the training values.
+        values: the training values.
+        t: the time of the forecast.
     """
     if np.ptp(seen) == 0:
         return values
@@ -365,15 +422,23 @@ def _persistence_members(seen: np.ndarray, values: np.ndarray, t: float) -> np.n
 
 
 def _half_step(seen: np.ndarray) -> float:
-    """Half of a typical step between times."""
+    """Return half of the median step between distinct times."""
     return float(np.median(np.diff(np.unique(seen)))) / 2
 
 
 def _pairs_at_lead(seen: np.ndarray, lead: float, width: float) -> tuple[np.ndarray, np.ndarray]:
-    """Indices of pairs of times within `width` of the lead, and of the five nearest with ties."""
+    """Return the indices of pairs of times whose distance is about a lead time.
+
+    These are all pairs whose distance differs from the lead by at most `width`, and at least the
+    five nearest pairs and their ties.
+
+    Returns:
+        The indices of the earlier times, and the indices of the later times.
+    """
     first = np.arange(seen.size)
     at = np.maximum(np.searchsorted(seen, seen + lead), first + 1)
-    # The five nearest pairs of all are among the five nearest on either side for each earlier time.
+    # For each earlier time, five candidates on either side of the lead suffice: they include the
+    # five nearest pairs of all.
     near = at[:, None] + np.arange(-FEWEST, FEWEST)
     inside = (near > first[:, None]) & (near < seen.size)
     later = seen[np.clip(near, 0, seen.size - 1)]

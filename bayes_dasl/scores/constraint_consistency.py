@@ -12,18 +12,19 @@ from .matching import RECALIBRATED, check_forecast
 
 
 def consistency(tree: xr.DataTree) -> ScoreTable:
-    """Constraint residuals of a posterior or a forecast, in units of their tolerance.
+    """Summarise the constraint residuals of a posterior or a forecast, in units of their tolerance.
 
-    Draws with a residual that is not finite are left out. `attrs["failed_draws"]` is their largest
-    number.
+    Draws with a residual that is not finite are left out. `attrs["failed_draws"]` is the number of
+    such draws, for the constraint that has most of them.
 
     Args:
-        tree: the result of `fit`, at the times of its data, or of `forecast`, at its own times.
+        tree: the result of `fit`, with residuals at the times of its data, or of `forecast`, with
+            residuals at the times of the forecast.
 
     Returns:
         A table with a row for each constraint. `rms` and `rms_95` are the median and the 95 %
-        quantile over draws of the root mean square residual; `within` is the share of draws with
-        less than one.
+        quantile over draws of the root mean square residual. `within` is the share of draws whose
+        root mean square residual is less than 1.
 
     Raises:
         MismatchError: if the model has no constraints, or for a recalibrated forecast.

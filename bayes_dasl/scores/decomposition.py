@@ -39,7 +39,8 @@ MEANINGS = {
     "science_least": "what knowing the science leaves would remove at least",
     "network_least": "what knowing the network leaves would remove at least",
 }
-# Exchanged draws may differ from the posterior by these shares of the variance, besides chance.
+# Largest differences between exchanged draws and the posterior, beyond sampling error: in units of
+# the variance, and of the share that is explained by a group; and the largest share of failures.
 _UNLIKE_VARIANCE, _UNLIKE_SHARE, _MOST_FAILED = 0.1, 0.05, 0.05
 _COARSEST = 0.25
 
@@ -48,44 +49,47 @@ def decompose(fc: xr.DataTree, observables: Sequence[str] | None = None) -> Deco
     r"""Split the predictive variance of each observable at each time (law of total variance).
 
     $\mathrm{Var}[y] = E[\mathrm{Var}(y \mid \theta)] + \mathrm{Var}[E(y \mid \theta)]$, `total =
-    aleatoric + epistemic`; the total is computed on its own, from $E[v + m^2] - E[m]^2$. The
-    epistemic part, the variance of $m = E(y \mid \theta)$, is unbiased for independent chains or
-    members: a share $1/n$ is not lost. A single chain counts as independent draws.
+    aleatoric + epistemic`
 
-    With science and network leaves, the epistemic part is split by first-order conditional
-    variances under the joint posterior. `science` $= \mathrm{Var}[E(m \mid \text{science})]$ would
-    vanish on average if the science leaves were known; `network` likewise. `interaction` is the
-    remainder. It is positive if only both groups together determine the mean: a true interaction,
-    or groups that compensate each other. It is negative where either group alone tells the same, so
-    that both count it.
+    Here $y$ is a datum and $\theta$ a posterior draw. The total is computed independently, from
+    $E[v + m^2] - E[m]^2$ with $m = E(y \mid \theta)$ and $v = \mathrm{Var}(y \mid \theta)$. The
+    epistemic part, the variance of $m$, is unbiased for independent chains or members. A single
+    chain counts as independent draws.
 
-    Science and network are covariances of the means of two draws that share only that group, which
-    `forecast` makes from 100 draws on. The standard error of such a share of the epistemic variance
-    is about `attrs["share_error"]`, $1/\sqrt{n}$ for $n$ independent draws, or less. Such pairs can
-    be made where the groups are independent under the posterior, or depend on each other linearly.
-    If these are unlike posterior draws in mean, variance, or the part explained by the group's
-    leaves, `split_known` is false. There science and network are what they explain at least, and
-    `unknown` is the rest. So science, network, process, interaction and unknown add up to the
-    epistemic variance everywhere, and so do their means.
+    If the model has science and network leaves, the epistemic part is split by first-order
+    conditional variances under the joint posterior. `science` $= \mathrm{Var}[E(m \mid
+    \text{science})]$ is the variance that would vanish on average if the science leaves were known;
+    `network` likewise. `interaction` is the remainder. It is positive if only both groups together
+    determine the mean: a true interaction, or groups that compensate each other. It is negative if
+    both groups carry the same information, which then counts twice.
 
-    If states have noise of their own (`ProcessNoise`, `SDE`) or a layer has states at knots,
-    `process` is the epistemic variance left if all else were known. It grows with the horizon, and
-    is not observation noise. It is in no other part.
+    Science and network are covariances of the means of two draws that share only this group of
+    leaves. `forecast` makes such pairs from at least 100 draws. The standard error of a share of
+    the epistemic variance is at most about `attrs["share_error"]`, $1/\sqrt{n}$ for $n$ independent
+    draws. Pairs can be made if the groups are independent under the posterior, or depend on each
+    other linearly. Pairs are rejected if they differ from posterior draws in mean, variance, or the
+    part explained by the group's leaves. `split_known` is then false, science and network are lower
+    bounds, and `unknown` is the rest. So science, network, process, interaction and unknown always
+    add up to the epistemic variance, and so do their means.
 
-    `science_least` and `network_least` are known everywhere: regressions on the draws, which say
-    what a group explains at least. The rest may be interaction or belong to the group.
+    If states have process noise (`ProcessNoise`, `SDE`) or a layer has states at knots, `process`
+    is the epistemic variance that is left if all else is known. It grows with the horizon. It is
+    not observation noise, and is included in no other part.
 
-    For a forcing ensemble the epistemic part includes the forcings, and `forcing` is
-    $\mathrm{Var}[E(m \mid \text{forcings})]$, from draws that share a member; science and network
-    are not split then.
+    `science_least` and `network_least` are always known: regressions on the draws give lower bounds
+    of what a group explains. The rest may be interaction or belong to the group.
+
+    For a forcing ensemble the epistemic part includes the forcings. `forcing` is $\mathrm{Var}[E(m
+    \mid \text{forcings})]$, from draws that share a member of the ensemble. Science and network are
+    then not split.
 
     Failed draws are left out (`attrs["failed_draws"]`). With one usable draw only the aleatoric
-    part is known, and the others are NaN; without any, all are. The split of fewer than 20 is
-    unknown. A forecast in a file is read block by block: memory is bounded whatever the number of
-    times and draws.
+    part is known, and the others are NaN; with none, all are NaN. With fewer than 20 usable draws
+    the split is unknown. A forecast in a file is read block by block: memory is bounded whatever
+    the number of times and draws.
 
-    `print` shows the shares of the variance in per cent, near, in the middle and far from the end
-    of the fitted data.
+    `print` shows the shares of the variance in per cent: for the fitted times, and near, in the
+    middle and far after them.
 
     Args:
         fc: the result of `forecast`.
@@ -94,9 +98,9 @@ def decompose(fc: xr.DataTree, observables: Sequence[str] | None = None) -> Deco
     Returns:
         A dataset with the parts, which prints as a table of their shares (`shares()` returns it).
 
-    Shapes: each variable is `(observable, time, …)`, over the places of a field.
+    Shapes: each variable is `(observable, time, …)`, followed by the places of a field.
 
-    Units: the square of the observable's, which the coordinate `units` names.
+    Units: the squared units of the observable, which are in the coordinate `units`.
 
     Raises:
         MismatchError: if `fc` is no forecast, for an unknown observable, or for observables with
@@ -147,22 +151,24 @@ def decompose(fc: xr.DataTree, observables: Sequence[str] | None = None) -> Deco
 
 
 def _forcing_members(fc: xr.DataTree) -> np.ndarray | None:
-    """The member of an ensemble of forcings that each draw had; None without an ensemble."""
+    """Return the member of the forcing ensemble that drove each draw; None without an ensemble."""
     group = "sample_stats_predictions"
     stats = fc[group].to_dataset() if group in fc.children else xr.Dataset()
     return stats["forcing_member"].values.ravel() if "forcing_member" in stats else None
 
 
 def variance_between(mean: np.ndarray, group: np.ndarray) -> np.ndarray:
-    """The variance between means of groups, `(time,)`, unbiased for few draws in each.
+    """Return the variance between the means of groups of draws, unbiased for small groups.
 
-    It is the mean product of two draws of one group, less that of two draws of different ones.
+    It is the mean product of two draws of one group, minus the mean product of two draws of
+    different groups.
 
-    Shapes: `mean` is `(draw, time)`, `group` `(draw,)`. NaN where no group has two draws, or there
-    is one group.
+    Args:
+        mean: the values of the draws, `(draw, time)`.
+        group: the group of each draw, `(draw,)`.
 
     Returns:
-        The variance.
+        The variance, `(time,)`. It is NaN if no group has two draws, or there is only one group.
     """
     _, of_draw, number = np.unique(group, return_inverse=True, return_counts=True)
     # Pairs of draws within a group, and of different groups.
@@ -177,20 +183,31 @@ def variance_between(mean: np.ndarray, group: np.ndarray) -> np.ndarray:
 
 
 def _sums_by_group(values: np.ndarray, group: np.ndarray) -> np.ndarray:
-    """Sums `(group, time)` of the values `(draw, time)` of each group, numbered from 0."""
+    """Sum the values `(draw, time)` of each group of draws.
+
+    Args:
+        values: the values.
+        group: the number of each draw's group, from 0.
+
+    Returns:
+        Sums `(group, time)`.
+    """
     return np.stack([values[group == g].sum(axis=0) for g in range(group.max() + 1)])
 
 
 def total_variance(
     mean: np.ndarray, variance: np.ndarray, chain: np.ndarray | None = None
 ) -> dict[str, np.ndarray]:
-    r"""The law of total variance from conditional moments `(draw, time)`.
+    r"""Return the parts of the law of total variance from conditional moments.
 
-    $E[m]^2$ is the mean product of draws of different chains. It is unbiased for independent
-    chains, however correlated the draws within one are. Draws of a single chain are taken as
-    independent.
+    The square $E[m]^2$ of the mean is estimated by the mean product of draws of different chains.
+    This is unbiased for independent chains, whatever the autocorrelation within a chain. Draws of a
+    single chain are taken as independent.
 
-    Shapes: `chain` is `(draw,)`.
+    Args:
+        mean: the conditional mean $m$ in each draw, `(draw, time)`.
+        variance: the conditional variance in each draw, `(draw, time)`.
+        chain: the chain of each draw, `(draw,)`; None for a single chain.
 
     Returns:
         `total`, `aleatoric` and `epistemic` variances, `(time,)`. All are NaN without a draw; only
@@ -220,7 +237,13 @@ def total_variance(
 
 
 class _Split:
-    """The split of the epistemic variance by exchanged draws and regressions, by observable."""
+    """The split of the epistemic variance of a forecast by exchanged draws and regressions.
+
+    Call `look_at` for each observable, then `parts` for each of its blocks.
+
+    Args:
+        fc: the forecast.
+    """
 
     def __init__(self, fc: xr.DataTree):
         self.leaves = _group_features(fc)
@@ -235,7 +258,7 @@ class _Split:
 
     @property
     def names(self) -> list[str]:
-        """The parts of the epistemic variance that this forecast allows."""
+        """The names of the parts of the epistemic variance that this forecast allows."""
         process = [PROCESS] if PROCESS in self.leaves else []
         if "network" in self.leaves:
             bounds = [f"{group}_least" for group in GROUPS]
@@ -243,11 +266,17 @@ class _Split:
         return [*process, "unknown", KNOWN] if process else []
 
     def look_at(self, name: str, ok: np.ndarray, chain: np.ndarray) -> None:
-        """Select an observable and its draws that are finite throughout."""
+        """Select an observable, and those of its draws that are finite at all times.
+
+        Args:
+            name: the observable.
+            ok: flags of the draws with a finite mean and variance at all times.
+            chain: the chain of each draw.
+        """
         self._ok = ok
         self._pairs = {}
         self._chains = int(chain[-1]) + 1
-        # Regressions are tried on other chains than they were fitted to.
+        # Regressions are fitted to one half of the chains and tested on the other half.
         draws = np.arange(len(chain)) * 2 >= len(chain)
         self._half = 2 * chain >= self._chains if self._chains > 1 else draws
         self._variable = None if self._exchanged is None else self._exchanged[name]
@@ -263,7 +292,16 @@ class _Split:
     def parts(
         self, mean: np.ndarray, at: dict[str, slice], epistemic: np.ndarray
     ) -> dict[str, np.ndarray]:
-        """The parts of the epistemic variance, with lower bounds, for means `(draw, datum)`."""
+        """Return the parts of the epistemic variance in one block of the selected observable.
+
+        Args:
+            mean: the conditional means, `(draw, datum)`.
+            at: the block, as a slice of each dimension.
+            epistemic: the epistemic variance, `(datum,)`.
+
+        Returns:
+            Parts and their lower bounds, `(datum,)` by name.
+        """
         if not self.leaves:
             return {}
         found = {}
@@ -301,7 +339,16 @@ class _Split:
     def _adding_up(
         self, found: dict[str, np.ndarray], epistemic: np.ndarray
     ) -> dict[str, np.ndarray]:
-        """Parts that add up to the epistemic variance, with `unknown` in place of NaN."""
+        """Complete the parts with `interaction` or `unknown`, so that they add up.
+
+        Args:
+            found: science, network and process as far as they exist, NaN where unknown; and lower
+                bounds.
+            epistemic: the epistemic variance, the sum of all parts.
+
+        Returns:
+            All parts, with lower bounds in place of NaN.
+        """
         parts = [name for name in (*GROUPS, PROCESS) if name in found]
         known = np.isfinite([found[name] for name in parts]).all(axis=0)
         # Zeros that are NaN where the epistemic variance is.
@@ -312,7 +359,7 @@ class _Split:
             at_least[name] = np.where(np.isfinite(found[name]), found[name], least + zero)
         rest = epistemic - sum(at_least.values())
         if "network" not in found:
-            # Parameters have everything but the process.
+            # Without a network, all epistemic variance but the process belongs to parameters.
             rest = np.where(known, 0.0, rest)
         found = found | at_least | {KNOWN: known}
         found["interaction"] = np.where(known, rest, zero)
@@ -320,7 +367,10 @@ class _Split:
         return {name: found[name] for name in self.names}
 
     def _basis(self, group: str, some: np.ndarray) -> np.ndarray | None:
-        """A basis of the features of a group in some draws, which observables mostly share."""
+        """Return a cached basis of the features of a group in some draws.
+
+        Observables mostly have the same finite draws, and so share the basis.
+        """
         key = group, some.tobytes()
         if key not in self._bases:
             self._bases[key] = basis(self.leaves[group][some])
@@ -330,17 +380,20 @@ class _Split:
 def shared(
     mean: np.ndarray, other: np.ndarray, columns: np.ndarray | None, half: np.ndarray
 ) -> np.ndarray:
-    """Return the first-order share `(datum,)` of a group of leaves, from pairs that share
-    nothing else.
+    """Return the first-order share of a group of leaves, from pairs of draws that share this group.
 
-    NaN if the pairs are unlike posterior draws: mean, variance, or covariance with a regression on
-    the group's features differ by more than a little and chance.
+    A share is NaN if the second draws of the pairs differ from posterior draws by more than
+    sampling error and a small tolerance. Mean, variance, and the covariance with a regression on
+    the group's features are compared.
 
-    Shapes: `mean` and `other` are `(draw, datum)`, `columns` a basis of the group's features
-    `(draw, p)`, `half` is `(draw,)`.
+    Args:
+        mean: the mean in the first draw of each pair, `(draw, datum)`.
+        other: the mean in the second draw of each pair, `(draw, datum)`.
+        columns: a basis of the group's features, `(draw, feature)`; None if there is none.
+        half: flags that divide the draws into halves, `(draw,)`, for the regression.
 
     Returns:
-        The shares.
+        The shares of the epistemic variance, `(datum,)`.
     """
     draws = len(mean)
     if columns is None:
@@ -371,7 +424,12 @@ def shared(
 
 
 def _group_features(fc: xr.DataTree) -> dict[str, np.ndarray]:
-    """Features `(draw, feature)` of the groups of leaves by part; empty for a single group."""
+    """Return the values of the leaves of each group in each draw, as features for regressions.
+
+    Returns:
+        Features `(draw, feature)` by part: "science" and "network" if the model has both, and
+        "process" for all leaves but the process noise.
+    """
     posterior = fc["posterior"].to_dataset() if "posterior" in fc.children else xr.Dataset()
     found = {}
     for group in GROUPS:
@@ -381,7 +439,7 @@ def _group_features(fc: xr.DataTree) -> dict[str, np.ndarray]:
     both = found if len(found) == len(GROUPS) else {}
     kept = fc["exchanged_mean"].dataset["kept"].values if "exchanged_mean" in fc.children else ()
     if found and PROCESS in kept:
-        # All but the path of the process stays.
+        # All leaves but the path of the process are kept.
         return both | {PROCESS: np.concatenate([*found.values()], axis=1)}
     return both
 
@@ -389,11 +447,15 @@ def _group_features(fc: xr.DataTree) -> dict[str, np.ndarray]:
 def chosen(means: xr.Dataset, observables: Sequence[str] | None) -> xr.Dataset:
     """Return the requested observables, which must have the same dimensions.
 
+    Args:
+        means: the conditional means of all observables.
+        observables: the requested observables; None for all.
+
     Returns:
-        Their means.
+        The conditional means of these observables.
 
     Raises:
-        MismatchError: for an unknown one, or several that have different dimensions.
+        MismatchError: for an unknown observable, or observables with different dimensions.
     """
     unknown = [name for name in observables or () if name not in means]
     if unknown:
@@ -419,10 +481,15 @@ def _data_dims(variable: xr.DataArray) -> tuple[str, ...]:
 def whole_draws(
     mean: xr.DataArray, variance: xr.DataArray, known: Callable[[np.ndarray], np.ndarray]
 ) -> np.ndarray:
-    """Draws with a finite mean and a known variance at all times.
+    """Flag the draws with a finite mean and a known variance at all times.
+
+    Args:
+        mean: the conditional mean.
+        variance: the conditional variance.
+        known: a function that flags the known values of an array of variances.
 
     Returns:
-        A flag for each draw.
+        A flag for each draw of all chains.
     """
     ok = np.ones(mean.sizes["chain"] * mean.sizes["draw"], bool)
     for at in blocks_of(mean):
@@ -432,7 +499,10 @@ def whole_draws(
 
 
 def block_shape(means: xr.Dataset) -> tuple[int, ...]:
-    """The shape of a part of the variance, `(observable, time, …)`.
+    """Return the shape of a part of the variance, `(observable, time, …)`.
+
+    Args:
+        means: the conditional means of the observables.
 
     Returns:
         The shape.
@@ -442,7 +512,13 @@ def block_shape(means: xr.Dataset) -> tuple[int, ...]:
 
 
 def put(part: np.ndarray, at: Mapping[str, slice], numbers: np.ndarray) -> None:
-    """Put the numbers `(datum,)` of a block into the place of that block."""
+    """Write the numbers of a block into an array.
+
+    Args:
+        part: the array, `(time, …)`.
+        at: the block, as a slice of each dimension.
+        numbers: its numbers, `(datum,)`.
+    """
     block = part[tuple(at.values())]
     block[...] = numbers.reshape(block.shape)
 
@@ -453,7 +529,13 @@ def labelled(
     failed: int,
     attrs: Mapping[str, Mapping[str, str]],
 ) -> xr.Dataset:
-    """Return variance parts `(observable, time, …)` as a dataset with attributes.
+    """Return parts of the variance as a dataset with labels.
+
+    Args:
+        parts: arrays `(observable, time, …)` by name.
+        means: the conditional means, which have the coordinates and units.
+        failed: the number of failed draws, for the attributes.
+        attrs: the attributes of each part.
 
     Returns:
         The dataset, with the coordinate `units`.

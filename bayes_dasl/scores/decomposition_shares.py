@@ -13,35 +13,36 @@ from ..data.dates import from_attribute, in_words
 GROUPS = ("science", "network")
 PROCESS = "process"
 KNOWN = "split_known"
-# Parts that add up to the total variance, and names of thirds of a horizon.
+# Parts that add up to the total variance, and names of the thirds of the times after the fit.
 _PARTS = ("aleatoric", *GROUPS, PROCESS, "interaction", "unknown")
 _THIRDS = ("near", "middle", "far")
 
 
 class Decomposition(xr.Dataset):
-    """The parts of the predictive variance, an `xarray.Dataset` that prints as their shares.
+    """The parts of the predictive variance, an `xarray.Dataset` that prints as a table of shares.
 
     Args:
         data_vars: the parts `(observable, time, …)` by name.
         coords: the coordinates of the forecast.
-        attrs: `failed_draws`, `share_error`, and between which times the data were fitted.
+        attrs: `failed_draws`, `share_error`, and the first and last fitted time `train_start` and
+            `train_end`.
     """
 
     __slots__ = ()
 
     def shares(self) -> pd.DataFrame:
-        """Shares of the predictive variance in per cent, by observable and horizon.
+        """Return the shares of the predictive variance in per cent, by observable and horizon.
 
-        Each share is a mean over rows of the part's share of the variance in that row, so that
-        shares add up to 100. A negative share is an interaction of groups that carry the same
-        information.
+        In each row of the forecast, the share of a part is its variance divided by the total. The
+        table has the mean over rows, so that shares add up to 100. A negative share is an
+        interaction of groups that carry the same information.
 
         Returns:
-            A row for each observable and horizon: "fitted" for the rows up to the end of the fitted
-            data, then "near", "middle" and "far" for the thirds of those after it. If no end of the
-            fitted data is known, these are thirds of all rows. `from` and `to` are the first and
-            the last row, and `rows` is the number of rows with a known variance. Science and
-            network are lower bounds if `unknown` is not zero.
+            A row for each observable and horizon. The horizon "fitted" has the rows up to the end
+            of the fitted data; "near", "middle" and "far" are the thirds of the later rows. If the
+            end of the fitted data is unknown, they are the thirds of all rows. `from` and `to` are
+            the first and the last row, and `rows` is the number of values with a known variance.
+            Science and network are lower bounds if `unknown` is not zero.
         """
         index = str(next(dim for dim in self["total"].dims if dim != "observable"))
         table = []
@@ -71,7 +72,7 @@ _TITLE = "Shares of the predictive variance in per cent, mean over rows"
 
 
 def _is_whole(parts: xr.Dataset) -> bool:
-    """Return whether all parts are present, rather than a selection or a mean."""
+    """Return whether all parts are present, as they are not in a selection or a mean."""
     if not {"total", "aleatoric", "epistemic"} <= {*parts.data_vars}:
         return False
     dims = parts["total"].dims
@@ -79,7 +80,7 @@ def _is_whole(parts: xr.Dataset) -> bool:
 
 
 def _notes_on_shares(parts: xr.Dataset) -> str:
-    """Notes below the table of shares."""
+    """Return the notes below the table of shares."""
     said = []
     if KNOWN in parts and not bool((parts[KNOWN] | parts["epistemic"].isnull()).all()):
         said.append("Where a share is unknown, science and network are what they explain at least.")
@@ -89,7 +90,7 @@ def _notes_on_shares(parts: xr.Dataset) -> str:
 
 
 def _horizons(parts: xr.Dataset, index: str) -> dict[str, np.ndarray]:
-    """The rows of each horizon: rows of the fit, and thirds of the others in their order."""
+    """Return the rows of each horizon: the rows of the fit, and the thirds of the other rows."""
     rows = np.arange(parts.sizes[index])
     end = from_attribute(parts.attrs, "train_end")
     fitted = np.zeros(len(rows), bool)
@@ -99,7 +100,7 @@ def _horizons(parts: xr.Dataset, index: str) -> dict[str, np.ndarray]:
     ahead = rows[~fitted]
     if not ahead.size:
         return found
-    # One or two rows are near, or near and far.
+    # One row is "near", and two rows are "near" and "far".
     thirds = np.array_split(ahead, min(len(_THIRDS), len(ahead)))
     names = _THIRDS
     if len(thirds) < len(_THIRDS):
@@ -108,7 +109,10 @@ def _horizons(parts: xr.Dataset, index: str) -> dict[str, np.ndarray]:
 
 
 def _mean_shares(parts: xr.Dataset, index: str) -> dict[str, object]:
-    """Mean shares of one observable over rows and places with a known variance."""
+    """Return a row of the table of shares for one observable and horizon.
+
+    Shares are means over rows and places with a known, positive variance.
+    """
     when = parts[index].values if index in parts.coords else np.arange(parts.sizes[index])
     held = {name: part.values.ravel() for name, part in _parts_of_total(parts).items()}
     # Shares are unknown in rows without variance.
@@ -122,7 +126,7 @@ def _mean_shares(parts: xr.Dataset, index: str) -> dict[str, object]:
 
 
 def _parts_of_total(parts: xr.Dataset) -> dict[str, xr.DataArray]:
-    """The parts that add up to the total variance, by name."""
+    """Return the parts that add up to the total variance, by name."""
     if "network" in parts:
         return {name: parts[name] for name in _PARTS if name in parts}
     epistemic = parts["epistemic"]

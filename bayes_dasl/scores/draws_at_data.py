@@ -1,4 +1,4 @@
-"""Draws beside data: coverage of intervals, ranks of data among draws, and the CRPS."""
+"""Draws compared with data: coverage of intervals, ranks of data among draws, and the CRPS."""
 
 from __future__ import annotations
 
@@ -14,30 +14,41 @@ type Ensembles = Mapping[str, tuple[np.ndarray, np.ndarray]]
 
 
 def by_chain(variable: xr.DataArray) -> np.ndarray:
-    """Draws by chain, with all dimensions but chain and draw flattened.
+    """Return draws by chain, with all dimensions but chain and draw flattened.
+
+    Args:
+        variable: draws with the dimensions `chain` and `draw`.
 
     Returns:
-        The draws `(chain, draw, number)`.
+        The draws `(chain, draw, value)`.
     """
     values = variable.transpose("chain", "draw", ...).values
     return values.reshape(*values.shape[:2], math.prod(values.shape[2:]))
 
 
 def merged(variable: xr.DataArray) -> np.ndarray:
-    """Draws of all chains, with all other dimensions flattened.
+    """Return draws of all chains, with all other dimensions flattened.
+
+    Args:
+        variable: draws with the dimensions `chain` and `draw`.
 
     Returns:
-        The draws `(draw, number)`.
+        The draws `(draw, value)`, all chains one after the other.
     """
     draws = by_chain(variable)
     return draws.reshape(draws.shape[0] * draws.shape[1], draws.shape[2])
 
 
 def covered(draws: np.ndarray, observed: np.ndarray, level: int) -> np.ndarray:
-    """Whether the central interval of draws `(draw, datum)` holds each datum.
+    """Return whether the central interval of the draws holds each datum.
+
+    Args:
+        draws: draws `(draw, datum)`.
+        observed: the data, NaN where missing.
+        level: the probability of the interval in per cent.
 
     Returns:
-        1 or 0 for each datum; NaN without a datum or a draw.
+        1 or 0 for each datum; NaN where the datum is missing or has no finite draw.
     """
     found = np.full(observed.size, np.nan)
     for times, obs, fct in complete(draws, observed):
@@ -47,19 +58,27 @@ def covered(draws: np.ndarray, observed: np.ndarray, level: int) -> np.ndarray:
 
 
 def mean_crps(draws: np.ndarray, observed: np.ndarray) -> float:
-    """The mean fair CRPS over the data that have draws.
+    """Return the mean fair CRPS over the data that have finite draws.
+
+    Args:
+        draws: draws `(draw, datum)`.
+        observed: the data, NaN where missing.
 
     Returns:
-        The mean; NaN without data.
+        The mean; NaN without such data.
     """
     at = [fair_crps(obs, fct) for _, obs, fct in complete(draws, observed)]
     return float(np.concatenate(at).mean()) if at else np.nan
 
 
 def crps_at(draws: np.ndarray, y: np.ndarray) -> np.ndarray:
-    r"""The fair CRPS of one forecast at many values.
+    r"""Return the fair CRPS of one forecast at many values.
 
     $\frac{1}{m} \sum_i |x_i - y| - \frac{1}{2 m (m - 1)} \sum_{i,j} |x_i - x_j|$
+
+    Args:
+        draws: the $m$ draws $x_i$ of the forecast.
+        y: the values $y$.
 
     Returns:
         One score for each value.
@@ -76,10 +95,15 @@ def crps_at(draws: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 
 def ranks(draws: np.ndarray, observed: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """The probability integral transform (PIT) of data among draws, randomised at ties.
+    """Return the probability integral transform (PIT) of data among draws, randomised at ties.
+
+    Args:
+        draws: finite draws `(draw, datum)`.
+        observed: the data, NaN where missing.
+        rng: the generator for ties.
 
     Returns:
-        The PIT of each datum; NaN without a datum or a draw.
+        The PIT of each datum; NaN where the datum is missing or there is no draw.
     """
     below = (draws < observed).sum(axis=0)
     equal = (draws == observed).sum(axis=0)
@@ -89,12 +113,15 @@ def ranks(draws: np.ndarray, observed: np.ndarray, rng: np.random.Generator) -> 
 
 
 def lower_by(ours: np.ndarray, theirs: np.ndarray, number: np.ndarray) -> float:
-    """The share by which another mean score is lower than ours, averaged over all data.
+    """Return by which share the mean scores `theirs` are lower than `ours`, averaged over all data.
 
-    Shapes: `(observable,)`, with the number of data of each.
+    Args:
+        ours: the mean score of each observable.
+        theirs: the mean score of each observable in another forecast.
+        number: the number of data of each observable, which weights the average.
 
     Returns:
-        The share; NaN if a score is unknown.
+        The share; NaN if a score of an observable with data is unknown or ours is not positive.
     """
     known = np.isfinite(ours) & np.isfinite(theirs) & (ours > 0)
     if not known.any() or not known[number > 0].all():
@@ -107,8 +134,13 @@ def complete(
 ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
     """Group data that have the same finite draws.
 
+    Args:
+        draws: draws `(draw, datum)`.
+        observed: the data, NaN where missing.
+
     Yields:
-        The mask of a group, its values, and its draws `(datum, draw)`.
+        For each group: a mask over all data; the data of the group; and its finite draws
+        `(datum, draw)`. Missing data, and data without a finite draw, are in no group.
     """
     # Scores of a whole group are vectorised; most forecasts have one group.
     finite = np.isfinite(draws)
@@ -120,7 +152,10 @@ def complete(
 
 
 def finite_throughout(draws: xr.DataArray) -> np.ndarray:
-    """Return which draws of a forecast are finite at all data, read block by block.
+    """Return which draws of a forecast are finite at all data, reading block by block.
+
+    Args:
+        draws: draws `(chain, draw, …)`.
 
     Returns:
         A flag for each draw of all chains.
@@ -138,7 +173,11 @@ def finite(draws: np.ndarray) -> np.ndarray:
 
 
 def central(fct: np.ndarray, mass: float) -> np.ndarray:
-    """The ends of the central interval of draws `(datum, draw)` with this mass.
+    """Return the ends of the central interval of draws with a given probability mass.
+
+    Args:
+        fct: draws `(datum, draw)`.
+        mass: the probability mass, between 0 and 1.
 
     Returns:
         The lower ends and the upper ends, `(2, datum)`.
@@ -147,7 +186,11 @@ def central(fct: np.ndarray, mass: float) -> np.ndarray:
 
 
 def fair_crps(obs: np.ndarray, fct: np.ndarray) -> np.ndarray:
-    """The fair CRPS of draws `(datum, draw)` at the data.
+    """Return the fair CRPS of draws at the data.
+
+    Args:
+        obs: the data, `(datum,)`.
+        fct: draws `(datum, draw)`.
 
     Returns:
         One score for each datum.

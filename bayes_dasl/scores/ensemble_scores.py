@@ -23,11 +23,15 @@ _FIRST = ("crps", "log_score", "rmse", "mae", "coverage_90")
 POINTWISE = tuple(name for name in COLUMNS if name not in ("rmse", "n"))
 
 type Part = tuple[np.ndarray, np.ndarray, np.ndarray | None]
-"""Draws `(draw, datum)`, data `(datum,)` and, where they are known, exact log scores `(datum,)`."""
+"""Draws `(draw, datum)`, data `(datum,)`, and exact log scores `(datum,)` or None if unknown."""
 
 
 class ScoreTable(pd.DataFrame):
-    """A table that prints all its columns in a narrow terminal, with notes on omissions."""
+    """A DataFrame that prints all its columns, in lines of at most 100 characters.
+
+    Notes below the table state what `attrs` records: inexact log scores, recalibration, failed
+    draws that were left out, and times of the data without a forecast.
+    """
 
     @property
     def _constructor(self) -> type["ScoreTable"]:
@@ -37,7 +41,7 @@ class ScoreTable(pd.DataFrame):
         return "\n".join([self.to_string(line_width=100), *self._notes_below()])
 
     def _notes_below(self) -> list[str]:
-        """Return notes on omitted and estimated values."""
+        """Return the notes below the printed table, one text for each line."""
         said = [
             f"log_score of {name}: {kind}"
             for name, kind in self.attrs.get("log_score", {}).items()
@@ -58,9 +62,9 @@ def score_ensemble(
     """Score draws against observations; each score is the mean over the observed times.
 
     The CRPS is the fair estimator, unbiased whatever the number of draws. The log score uses a
-    Gaussian kernel density (Silverman's bandwidth). It is NaN if all draws are equal, or draws and
-    observations are whole numbers. At each time the draws that are not finite are left out; without
-    any, or without an observation, every score is NaN.
+    Gaussian kernel density (Silverman's bandwidth). It is NaN if all draws are equal, or if all
+    draws and observations are integers. At each time, draws that are not finite are left out. A
+    time without a finite draw makes the scores NaN, and without any observation every score is NaN.
 
     Shapes: draws `(draw, time)`, observed `(time,)`, NaN where missing.
 
@@ -73,7 +77,13 @@ def score_ensemble(
 
 
 class Scored(NamedTuple):
-    """The scores of an observable, the kind of its log score, and a mask of finite draws."""
+    """The scores of one observable.
+
+    Args:
+        scores: the mean scores by name, and the number `n` of data.
+        kind: how the log score was computed: `EXACT`, `KERNEL` or `UNKNOWN` of `log_score.py`.
+        whole: flags of the draws that are finite at all data.
+    """
 
     scores: dict[str, float | int]
     kind: str
@@ -83,8 +93,11 @@ class Scored(NamedTuple):
 def scored(parts: Iterable[Part]) -> Scored:
     """Score an observable whose data come in parts.
 
+    Args:
+        parts: draws, data and log scores of each part, with the same draws in all parts.
+
     Returns:
-        The mean scores, the kind of the log score, and the finite draws.
+        The mean scores, the kind of the log score, and flags of the finite draws.
     """
     columns = []
     data = []
@@ -115,7 +128,16 @@ def scored(parts: Iterable[Part]) -> Scored:
 def _scores_at(
     draws: np.ndarray, observed: np.ndarray, log_scores: np.ndarray | None
 ) -> np.ndarray:
-    """Scores `(score, datum)` in the order of POINTWISE; NaN without a datum or a finite draw."""
+    """Return the scores of each datum, in the order of POINTWISE.
+
+    Args:
+        draws: draws `(draw, datum)`.
+        observed: the data, NaN where missing.
+        log_scores: exact log scores `(datum,)`; None for kernel estimates from the draws.
+
+    Returns:
+        Scores `(score, datum)`; NaN where the datum is missing or has no finite draw.
+    """
     at_times = np.full((len(POINTWISE), observed.size), np.nan)
     for times, obs, fct in complete(draws, observed):
         at_times[:, times] = _scores_of(obs, fct, kernel=log_scores is None)
@@ -129,7 +151,12 @@ def _scores_at(
 def at_each(
     draws: np.ndarray, observed: np.ndarray, log_scores: np.ndarray | None
 ) -> dict[str, np.ndarray]:
-    """Scores of each datum of one part.
+    """Return the scores of each datum of one part.
+
+    Args:
+        draws: draws `(draw, datum)`.
+        observed: the data, NaN where missing.
+        log_scores: exact log scores `(datum,)`; None for kernel estimates from the draws.
 
     Returns:
         Scores `(datum,)` by name; NaN where unknown.
@@ -140,16 +167,25 @@ def at_each(
 
 
 def score_table(ensembles: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> ScoreTable:
-    """A table of `score_ensemble` for named (draws, observed) pairs, with their mean as `all`.
+    """Return a table of the scores of named ensembles, with their mean in the row `all`.
+
+    Args:
+        ensembles: pairs of draws `(draw, datum)` and data `(datum,)`, by name.
 
     Returns:
-        The table.
+        The table, with the scores of `score_ensemble`.
     """
     return table_of({name: scored([(*pair, None)]) for name, pair in ensembles.items()})
 
 
 def table_of(rows: Mapping[str, Scored]) -> ScoreTable:
-    """A table of scores by observable, with the mean over observables in the row `all`.
+    """Return a table of scores by observable, with a summary of all observables in the row `all`.
+
+    In this row, coverages are shares of all data and `n` is their number. Other scores are means
+    over the observables with data.
+
+    Args:
+        rows: the scores of each observable, by its name.
 
     Returns:
         The table.
@@ -174,7 +210,16 @@ def table_of(rows: Mapping[str, Scored]) -> ScoreTable:
 
 
 def _scores_of(obs: np.ndarray, fct: np.ndarray, *, kernel: bool) -> np.ndarray:
-    """Scores `(score, datum)` in the order of POINTWISE, for draws `(datum, draw)`."""
+    """Return the scores of draws at data without missing values, in the order of POINTWISE.
+
+    Args:
+        obs: the data, `(datum,)`.
+        fct: finite draws `(datum, draw)`.
+        kernel: whether to estimate the log score; it is NaN otherwise.
+
+    Returns:
+        Scores `(score, datum)`.
+    """
     scores = [
         (fct.mean(axis=1) - obs) ** 2,
         np.abs(np.median(fct, axis=1) - obs),
@@ -189,7 +234,7 @@ def _scores_of(obs: np.ndarray, fct: np.ndarray, *, kernel: bool) -> np.ndarray:
 
 
 def _interval_score(obs: np.ndarray, fct: np.ndarray, alpha: float) -> np.ndarray:
-    """The interval score of the central interval with mass 1 - alpha."""
+    """Return the interval score of the central interval with mass 1 - alpha, for each datum."""
     import scoringrules
 
     low, high = central(fct, 1 - alpha)

@@ -12,17 +12,22 @@ from .._findings import FAILURES, Finding, counted, for_a_failing_solve
 from .draws_at_data import by_chain
 from .matching import check_forecast, repeats
 
-# Largest share of lost draws that the other draws may represent.
+# Up to this share of failed draws, the other draws may represent the whole distribution.
 FEW = 0.05
-# Share of lost draws that needs no warning: no probability changes by more without them.
+# Share of failed draws that needs no warning: leaving them out changes no probability by more.
 SELDOM = 0.01
-# Share of faulty transitions that needs no warning: the Monte-Carlo error of a probability is far
-# larger, 0.8 % for 4000 independent draws.
+# Share of transitions with a failed solve that needs no warning: the Monte-Carlo error of a
+# probability is far larger, 0.8 % for 4000 independent draws.
 HARDLY = 0.001
 
 
 def finite_findings(post: xr.DataTree, fc: xr.DataTree | None) -> Iterator[Finding]:
-    """Yield findings on solved draws with non-finite predictions."""
+    """Yield findings on draws whose solve succeeded but whose predictions are not finite.
+
+    Args:
+        post: the posterior.
+        fc: a forecast; None to look at the posterior alone.
+    """
     yield from _overflow_findings(_not_finite(post, "conditional_mean"), _solved(post), "posterior")
     if fc is not None:
         odd = _not_finite(fc, "predictions")
@@ -32,10 +37,10 @@ def finite_findings(post: xr.DataTree, fc: xr.DataTree | None) -> Iterator[Findi
 
 
 def usable_draws(fc: xr.DataTree) -> np.ndarray:
-    """Posterior draws of a forecast that are solved, with finite predictions.
+    """Flag the posterior draws of a forecast that were solved and have finite predictions.
 
     Returns:
-        A flag `(chain, draw)` for each.
+        Flags `(chain, draw)`.
     """
     sizes = fc["predictions"].dataset.sizes
     lost = np.zeros((sizes["chain"], sizes["draw"] // repeats(fc)), bool)
@@ -45,20 +50,26 @@ def usable_draws(fc: xr.DataTree) -> np.ndarray:
 
 
 def usable(fc: xr.DataTree) -> np.ndarray:
-    """Predictive draws that are solved and finite throughout.
+    """Flag the predictive draws whose solve succeeded and whose values are all finite.
+
+    If a posterior draw has several predictive draws, all have the same flag.
 
     Returns:
-        A flag `(draw,)` for each, all chains one after the other.
+        Flags `(draw,)`, all chains one after the other.
 
     Raises:
-        MismatchError: if this is no forecast.
+        MismatchError: if `fc` is no forecast.
     """
     check_forecast(fc, "predictions")
     return np.repeat(usable_draws(fc), repeats(fc), axis=1).ravel()
 
 
 def _not_finite(tree: xr.DataTree, group: str) -> dict[str, np.ndarray]:
-    """Posterior draws `(chain, draw)` with a value that is not finite, by observable."""
+    """Flag the posterior draws with a value that is not finite, in one group of a tree.
+
+    Returns:
+        Flags `(chain, draw)` by observable; none if the tree lacks the group.
+    """
     each = repeats(tree) if group == "predictions" else 1
     variables = tree[group].to_dataset().data_vars if group in tree.children else {}
     found = {}
@@ -71,14 +82,20 @@ def _not_finite(tree: xr.DataTree, group: str) -> dict[str, np.ndarray]:
 
 
 def _flags_of_draws(tree: xr.DataTree | None, group: str, name: str) -> np.ndarray | None:
-    """A flag of each draw `(chain, draw)`; None without one."""
+    """Return a variable as flags of draws `(chain, draw)`; None if the tree lacks it.
+
+    Args:
+        tree: a posterior or forecast.
+        group: the group with the variable.
+        name: the variable.
+    """
     if tree is None or group not in tree.children or name not in tree[group].data_vars:
         return None
     return tree[group][name].transpose("chain", "draw").values.astype(bool)
 
 
 def _solved(tree: xr.DataTree) -> np.ndarray | None:
-    """Return which draws the solver completed; None if unknown."""
+    """Return flags `(chain, draw)` of the draws whose solve succeeded; None if unknown."""
     solved = _flags_of_draws(tree, "sample_stats_predictions", "ok")
     failed = _flags_of_draws(tree, "sample_stats", "solver_failure")
     return ~failed if solved is None and failed is not None else solved
@@ -87,6 +104,13 @@ def _solved(tree: xr.DataTree) -> np.ndarray | None:
 def _overflow_findings(
     odd: dict[str, np.ndarray], solved: np.ndarray | None, draws: str
 ) -> Iterator[Finding]:
+    """Yield a finding for each observable with draws that were solved but are not finite.
+
+    Args:
+        odd: flags `(chain, draw)` of draws that are not finite, by observable.
+        solved: flags of draws whose solve succeeded; None if unknown.
+        draws: the kind of draws, "posterior" or "forecast".
+    """
     for name, every in odd.items():
         found = every if solved is None else every & solved
         if found.any():
@@ -103,7 +127,7 @@ def _overflow_findings(
 
 
 def failure_findings(post: xr.DataTree, fc: xr.DataTree | None) -> Iterator[Finding]:
-    """Findings on solver failures in prior draws, posterior draws and the forecast."""
+    """Yield findings on solver failures in prior draws, posterior draws and the forecast."""
     prior = _flags_of_draws(post, "sample_stats_prior", "ok")
     posterior = _flags_of_draws(post, "sample_stats", "solver_failure")
     forecast = _flags_of_draws(fc, "sample_stats_predictions", "ok")
@@ -124,7 +148,8 @@ def failure_findings(post: xr.DataTree, fc: xr.DataTree | None) -> Iterator[Find
             group="sample_stats_prior",
         )
     if posterior is not None:
-        # Posterior draws are all solved: transitions into a failing solve turned back, exactly.
+        # All posterior draws are solved: the sampler rejects a proposal whose solve fails, which
+        # leaves the posterior exact.
         yield counted(
             FAILURES,
             posterior,
@@ -151,13 +176,13 @@ def failure_findings(post: xr.DataTree, fc: xr.DataTree | None) -> Iterator[Find
 
 
 def usable_predictions(fc: xr.DataTree) -> xr.Dataset:
-    """Predictions in the usable draws, with all chains in one dimension `sample`.
+    """Return the predictions in the usable draws, with all chains in one dimension `sample`.
 
     Returns:
-        A dataset over `sample`.
+        A dataset over `sample` and the dimensions of the data.
 
     Raises:
-        MismatchError: if this is no forecast.
+        MismatchError: if `fc` is no forecast.
     """
     kept = usable(fc)
     held = fc["predictions"].to_dataset().drop_vars(["chain", "draw"], errors="ignore")

@@ -16,7 +16,7 @@ LEVELS = (0.025, 0.05, 0.25, 0.5, 0.75, 0.95, 0.975)
 
 
 def quantiles(fc: xr.DataTree, levels: Sequence[float] = LEVELS) -> pd.DataFrame:
-    """Quantiles of a forecast as a long table: a row for each time, place and observable.
+    """Return quantiles of a forecast as a long table: a row for each time, place and observable.
 
     Args:
         fc: the result of `forecast` or `recalibrate`.
@@ -59,7 +59,14 @@ def quantiles(fc: xr.DataTree, levels: Sequence[float] = LEVELS) -> pd.DataFrame
 
 
 def _index_columns(draws: xr.DataArray, dims: list[str]) -> pd.DataFrame:
-    """Return index and places of each value, by position where there is no coordinate."""
+    """Return columns for the index and the places of each value of a flattened array.
+
+    A dimension without a coordinate is numbered from 0.
+
+    Args:
+        draws: the array, with a leading dimension of draws.
+        dims: its other dimensions, in order.
+    """
     # All combinations of positions along the dimensions, in the order of the values.
     at = [draws[dim].values if dim in draws.coords else np.arange(draws.sizes[dim]) for dim in dims]
     grid = np.meshgrid(*(np.arange(len(values)) for values in at), indexing="ij")

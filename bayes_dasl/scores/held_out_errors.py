@@ -1,4 +1,4 @@
-"""Errors of forecasts on held-out data, in units of the forecast's own intervals."""
+"""Standardised errors of forecasts of held-out data, in units of the forecast's own intervals."""
 
 from __future__ import annotations
 
@@ -16,19 +16,20 @@ from .matching import in_units_of_forecast, shared
 from .pit_values import transforms
 
 HELD_OUT = "held_out"
-"""The group of such errors in what `leave_future_out` returns."""
+"""The group with these errors in the result of `leave_future_out`."""
 DIMS = ("observable", "lead", "member", "value")
 
 
 def spread(draws: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The median of draws `(draw, datum)`, and the parts of the 90 % interval below and above it.
+    """Return the median of draws, and the widths of the 90 % interval below and above it.
 
-    For counts each part is half a count at least.
+    For counts each width is at least half a count.
 
-    Shapes: `(datum,)` each.
+    Args:
+        draws: draws `(draw, datum)`.
 
     Returns:
-        The median, the part below it and the part above it.
+        The median, the width below it and the width above it, `(datum,)` each.
     """
     low, middle, high = np.quantile(draws, (0.05, 0.5, 0.95), axis=0)
     least = 0.5 if are_whole(draws, draws) else 0.0
@@ -36,10 +37,15 @@ def spread(draws: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def standardised(draws: np.ndarray, observed: np.ndarray) -> np.ndarray:
-    """Errors `(datum,)` of the median in units of the part of the 90 % interval on their side.
+    """Return errors of the median in units of the 90 % interval's width on the side of the datum.
+
+    Args:
+        draws: draws `(draw, datum)`.
+        observed: the data, `(datum,)`.
 
     Returns:
-        The errors; infinite where that part is zero.
+        Errors `(datum,)`: the datum minus the median, divided by the width. They are infinite where
+        the width is zero, and NaN without draws.
     """
     if not len(draws):
         return np.full(observed.shape, np.nan)
@@ -52,7 +58,7 @@ def standardised(draws: np.ndarray, observed: np.ndarray) -> np.ndarray:
 def held_out_errors(
     fc: xr.DataTree, data: xr.Dataset, times: np.ndarray | None = None
 ) -> xr.Dataset:
-    """The errors of a forecast at held-out data.
+    """Return the errors of a forecast at held-out data.
 
     Args:
         fc: the result of `forecast`.
@@ -60,9 +66,9 @@ def held_out_errors(
         times: the times of the leads; each row is a lead by default.
 
     Returns:
-        `error` as from `standardised`, and `pit`, by observable, lead and group of a population,
-        with places and replicates along `value`. `censored` is the number of censored values, whose
-        error is unknown.
+        Three variables. `error`, as from `standardised`, and `pit` have the dimensions observable,
+        lead, member (the group of a population) and value (places and replicates). `censored`, by
+        observable and lead, is the number of censored values, whose error is unknown.
     """
     predictions, _, common = shared(fc, in_units_of_forecast(fc, data))
     index = index_of(common)
@@ -98,7 +104,10 @@ def held_out_errors(
 
 
 def along_origins(errors: Sequence[xr.Dataset]) -> xr.Dataset:
-    """Errors from several origins as one dataset, padded with NaN.
+    """Join errors from several forecast origins along a new dimension `origin`, padded with NaN.
+
+    Args:
+        errors: the result of `held_out_errors` for each origin.
 
     Returns:
         The dataset over `origin`.
@@ -112,14 +121,20 @@ def along_origins(errors: Sequence[xr.Dataset]) -> xr.Dataset:
 
 
 def _by_group(values: xr.DataArray, index: str, members: str | None) -> np.ndarray:
-    """Values `(row, group, value)`, with a single group without a population."""
+    """Return values as an array `(row, group, value)`; without a population there is one group.
+
+    Args:
+        values: values over the index and other dimensions.
+        index: the index.
+        members: the dimension of the groups; None without a population.
+    """
     own = [members] if members in values.dims else []
     number = values.sizes[members] if own else 1
     return values.transpose(index, *own, ...).values.reshape(values.sizes[index], number, -1)
 
 
 def _stacked_with_nan(arrays: Sequence[np.ndarray]) -> np.ndarray:
-    """Arrays along a new first dimension, padded with NaN."""
+    """Stack arrays along a new first dimension, padded with NaN to the largest sizes."""
     shape = tuple(max(sizes) for sizes in zip(*(a.shape for a in arrays), strict=True))
     whole = np.full((len(arrays), *shape), np.nan)
     for into, a in zip(whole, arrays, strict=True):

@@ -19,22 +19,22 @@ from ..random import paths
 def log_likelihood(
     model: Model, data: xr.Dataset, values: Mapping[str, Any] | xr.DataTree
 ) -> xr.Dataset:
-    r"""Return the log likelihood $\log p(y_i \mid \theta)$ of each datum.
+    r"""Return the log likelihood $\log p(y_i \mid \theta)$ of each datum $y_i$.
 
     Args:
         model: the model.
         data: the data, with the index, the observables (NaN where missing) and the forcings of the
             model.
-        values: a value of every parameter, by its name in results or its path, with a value for
-            each group of a population. Arrays with one more axis, of the same length for all
-            parameters, are draws. Or the result of `fit`, for its posterior draws; random effects
-            of groups that it has not seen are drawn from their prior, given the hyperparameters of
-            each draw.
+        values: the parameters $\theta$: a value of every parameter, by its name in results or its
+            path. A random effect has a value for each group of a population. If all arrays have one
+            more leading axis of the same length, it counts draws. Alternatively the result of
+            `fit`, for its posterior draws. Random effects of groups without data in the fit are
+            drawn from their prior, given the hyperparameters of each draw.
 
     Returns:
-        A dataset with each observable over the dimensions of its data, in nats; NaN where a datum
-        is missing, −∞ for all data if the solver fails. The first dimension is `draw`, or for a
-        posterior `chain` and `draw`.
+        A dataset with each observable over the dimensions of its data, in nats. It is NaN where a
+        datum is missing, and −∞ for all data if the solver fails. With draws, the first dimension
+        is `draw`; for a posterior the first two are `chain` and `draw`.
 
     Raises:
         MismatchError: for a name that is no parameter, or a posterior of another model.
@@ -70,10 +70,15 @@ def log_likelihood(
 def of_problem(
     problem: Problem, data: xr.Dataset, draws: Mapping[str, np.ndarray]
 ) -> dict[str, np.ndarray]:
-    """The log likelihood of each datum for draws `(draw, …)` by path.
+    """Return the log likelihood of each datum for many draws.
+
+    Args:
+        problem: the model with its inputs and data.
+        data: the data that the problem was made of.
+        draws: draws `(draw, …)` of every random leaf, by path.
 
     Returns:
-        Log likelihoods `(draw, …)` by observable.
+        Log likelihoods `(draw, …)` by observable, over the dimensions of its data.
     """
     model = problem.model
     rows = problem.own_rows
@@ -95,7 +100,16 @@ def of_problem(
 def _values_of(
     model: Model, values: Mapping[str, Any]
 ) -> tuple[dict[str, np.ndarray], dict[str, int]]:
-    """Values by path, `(draw, …)` with several draws, and the size of that dimension, if any."""
+    """Return the given values by path, and the number of draws.
+
+    Returns:
+        Values by path, with a leading axis if they are draws; and `{"draw": number}`, empty if they
+        are no draws.
+
+    Raises:
+        MismatchError: for an unknown name.
+        ModelError: for a missing value, or other shapes.
+    """
     if not isinstance(values, Mapping):
         raise ModelError(
             f"values must be a dict by name or what bd.fit returned, not {type(values).__name__}"

@@ -1,4 +1,4 @@
-"""The log score: minus the log predictive density of a datum, or the log mass of a count."""
+"""The log score: minus the log predictive density of a datum, or log probability of a count."""
 
 from __future__ import annotations
 
@@ -22,16 +22,18 @@ UNKNOWN = "not known: of whole numbers draws alone give no mass"
 def exact_log_scores(
     predictions: xr.Dataset, noise: xr.Dataset, observed: xr.Dataset
 ) -> dict[str, np.ndarray]:
-    r"""Exact log scores $-\log \bar p$, with the mean over draws of the density of the datum.
+    r"""Return exact log scores $-\log \bar p$ with the mean density $\bar p$ of a datum over draws.
 
-    Only observables whose noise the forecast keeps have one. Failed draws are left out. A score is
-    NaN without a datum or a draw.
+    An observable has such scores only if the forecast stores the parameters of its noise. Failed
+    draws are left out.
 
-    Shapes: `observed` has the dimensions of `predictions` but chain and draw; each score is
-    `(datum,)`.
+    Args:
+        predictions: the predictive draws, `(chain, draw, time, …)`.
+        noise: the parameters of the noise of each observable.
+        observed: the data, with the dimensions of `predictions` other than chain and draw.
 
     Returns:
-        Log scores `(datum,)` by observable.
+        Log scores `(datum,)` by observable; NaN where the datum is missing or all draws failed.
     """
     found = {}
     for name, variable in predictions.data_vars.items():
@@ -55,7 +57,14 @@ def _mixture_log_scores(
     observed: jax.Array,
     between: tuple[jax.Array, jax.Array] | None,
 ) -> jax.Array:
-    """Minus the log of the mean density over draws, of a family with parameters of each draw."""
+    """Return minus the log of the mean density over draws, for each datum.
+
+    Args:
+        family: the family of the noise distribution.
+        parameters: its parameters in each draw, `(draw, …)` by name.
+        observed: the data.
+        between: the bounds of each datum; None if nothing is censored.
+    """
     # 1. The log density of each datum in each draw; -∞ outside the support.
     given = Conditional(family, parameters).distribution
     allowed = given.support(observed)  # pyright: ignore
@@ -75,7 +84,9 @@ def _mixture_log_scores(
 
 
 def are_whole(draws: np.ndarray, observed: np.ndarray) -> bool:
-    """Whether all draws and data are whole numbers, as counts are.
+    """Return whether all draws and data are integers, as counts are.
+
+    Values that are not finite are ignored.
 
     Returns:
         True for counts.
@@ -85,7 +96,11 @@ def are_whole(draws: np.ndarray, observed: np.ndarray) -> bool:
 
 
 def kernel_log_scores(observed: np.ndarray, draws: np.ndarray) -> np.ndarray:
-    """The log score of a Gaussian kernel density of draws `(datum, draw)`; NaN if all are equal.
+    """Return the log score of a Gaussian kernel density of draws.
+
+    Args:
+        observed: the data, `(datum,)`.
+        draws: draws `(datum, draw)`.
 
     Returns:
         One score for each datum; NaN if all its draws are equal.
@@ -103,7 +118,7 @@ def kernel_log_scores(observed: np.ndarray, draws: np.ndarray) -> np.ndarray:
 
 
 def _silverman_bandwidth(draws: np.ndarray) -> np.ndarray:
-    """Silverman's rule for the bandwidth; NaN if all draws are equal."""
+    """Return Silverman's bandwidth for draws `(datum, draw)`; NaN if all draws are equal."""
     deviation = draws.std(axis=1)
     quartiles = np.quantile(draws, [0.25, 0.75], axis=1)
     robust = np.diff(quartiles, axis=0)[0] / 1.34

@@ -1,4 +1,4 @@
-"""Draws of a forecast matched with data: shared times, places and units, and held-out data."""
+"""Match draws of a forecast with data: shared times, places and units, and held-out data."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ..errors import DataError, MismatchError
 from .draws_at_data import Ensembles, merged
 
 type Span = tuple[Any, Any]
-"""Start and end of the fitted data, numbers or dates, as far as known."""
+"""Start and end of the fitted data, each a number, a date, or None if unknown."""
 
 
 RECALIBRATED = "recalibrated"
@@ -25,17 +25,17 @@ RECALIBRATED = "recalibrated"
 
 
 def repeats(fc: xr.DataTree) -> int:
-    """The number of predictive draws for each posterior draw of a forecast.
+    """Return the number of predictive draws for each posterior draw of a forecast.
 
     Returns:
-        The number, 1 for draws of chains.
+        The number; 1 for a posterior of Markov chains.
     """
     drawn = fc["predictions"].sizes["draw"]
     return drawn // fc["conditional_mean"].sizes["draw"] if "conditional_mean" in fc.children else 1
 
 
 def check_forecast(fc: object, *groups: str) -> None:
-    """Raise MismatchError for an object without these groups of a forecast."""
+    """Raise MismatchError unless an object is a forecast with the named groups."""
     for group in groups:
         if isinstance(fc, xr.DataTree) and RECALIBRATED in fc.attrs and group not in fc.children:
             raise MismatchError(
@@ -50,7 +50,12 @@ def check_forecast(fc: object, *groups: str) -> None:
 
 
 def check_same(own: Iterable[Hashable], competitors: Mapping[str, Iterable[Hashable]]) -> None:
-    """Raise MismatchError unless all forecasts have the same observables."""
+    """Raise MismatchError unless all forecasts have the same observables.
+
+    Args:
+        own: the observables of the model.
+        competitors: the observables of each competitor, by its name.
+    """
     held = [*map(str, own)]
     for name, theirs in competitors.items():
         if set(held) != set(other := [*map(str, theirs)]):
@@ -63,21 +68,25 @@ def check_same(own: Iterable[Hashable], competitors: Mapping[str, Iterable[Hasha
 
 
 def fitted_between(fc: xr.DataTree) -> Span:
-    """Start and end of the data that were fitted under the forcings of a forecast.
+    """Return the first and the last time of the fitted data whose inputs a forecast shares.
 
     Returns:
-        Both times, None where unknown.
+        Both times; None where unknown, or if the inputs of forecast and fit differ from the first
+        row on.
     """
     return from_attribute(fc.attrs, "train_start"), from_attribute(fc.attrs, "train_end")
 
 
 def fitted_rows(train: xr.Dataset, fitted: Span) -> xr.Dataset | None:
-    """The fitted data in a span of `fitted_between`.
+    """Select the rows of the training data that lie in the span of `fitted_between`.
 
-    The span has no end if inputs differ from the first row on.
+    Args:
+        train: the training data.
+        fitted: the first and the last time of the span. The last time is None if the inputs of the
+            forecast differ from the inputs of the fit from the first row on.
 
     Returns:
-        The data; None for a forecast of other rows.
+        These rows; None if the last time is None, so that the forecast has other rows than the fit.
     """
     start, end = fitted
     if end is None:
@@ -87,12 +96,17 @@ def fitted_rows(train: xr.Dataset, fitted: Span) -> xr.Dataset | None:
 
 
 def refuse_other_rows(known: xr.Dataset, data: xr.Dataset, fitted: Span) -> None:
-    """Refuse data with the labels of fitted rows but other inputs, such as a second table.
+    """Refuse data whose index has the same values as fitted rows, but whose inputs differ.
 
-    `known` are the inputs of the fit: forcings, and variables that the noise reads.
+    This happens if a second table is numbered like the first one.
+
+    Args:
+        known: the inputs of the fit: forcings, and variables that the noise reads.
+        data: the new data.
+        fitted: the span from `fitted_between`.
 
     Raises:
-        MismatchError: for such a row, naming the first.
+        MismatchError: for such a row; the message names the first.
     """
     then_known = fitted_rows(known, fitted) if known.data_vars else None
     if then_known is None:
@@ -101,10 +115,10 @@ def refuse_other_rows(known: xr.Dataset, data: xr.Dataset, fitted: Span) -> None
     units = units_of(known)
     data = in_units(data, units, doubtful=True)
     for name in map(str, then_known.data_vars):
-        # Where one side states no units, nobody knows whether they are the same.
+        # If only one of fit and data states units, the values cannot be compared.
         if name not in data or bool(units[name]) != bool(units_of(data)[name]):
             continue
-        # Compare shared rows, for all groups that either side has.
+        # Compare shared rows, for all groups of a population; constants apply to each group.
         each = (d[name].reset_coords(drop=True).drop_duplicates(index) for d in (then_known, data))
         then, now = xr.broadcast(*xr.align(*each, join="inner"))
         then, now = (values.transpose(index, ...) for values in (then, now))
@@ -122,13 +136,20 @@ def refuse_other_rows(known: xr.Dataset, data: xr.Dataset, fitted: Span) -> None
 
 
 def held_out(train: xr.Dataset, data: xr.Dataset, fitted: Span) -> xr.Dataset:
-    """The data without fitted values, at the same times and places in a span.
+    """Return the data with NaN in place of values that were fitted.
 
-    If one of several replicates was fitted, all at its time are left out, since they cannot be
-    distinguished. Under other forcings the same times are forecast: then the span has no end.
+    A value counts as fitted if the training data have one at the same time and place, within the
+    span. If one of several replicates at a time was fitted, all of them become NaN, since
+    replicates cannot be distinguished. A forecast with other forcings than the fit may be scored at
+    fitted times: the span then has no end, and all data stay.
+
+    Args:
+        train: the training data.
+        data: the data.
+        fitted: the span from `fitted_between`.
 
     Returns:
-        The data, NaN where they were fitted.
+        The data.
     """
     seen = fitted_rows(train, fitted)
     if seen is None:
@@ -152,27 +173,35 @@ def held_out(train: xr.Dataset, data: xr.Dataset, fitted: Span) -> xr.Dataset:
 
 
 def matched(fc: xr.DataTree, data: xr.Dataset) -> tuple[Ensembles, xr.Dataset]:
-    """Draws and observations of each observable at shared times.
+    """Return draws and observations of each observable at shared times.
 
-    Shapes: draws `(draw, datum)` with chains merged, observed `(datum,)`: the places of a field are
-    data in their turn.
+    The places of a field are flattened: each value at a place is a datum.
+
+    Args:
+        fc: a forecast.
+        data: a dataset with its observables.
 
     Returns:
-        Pairs of draws and observations by observable, and the observations as a dataset.
+        Pairs of draws `(draw, datum)`, with chains merged, and observations `(datum,)`, by
+        observable; and the observations as a dataset.
 
     Raises:
-        MismatchError: if this is no forecast, an observable is not in the data, no time is shared,
+        MismatchError: if `fc` is no forecast, an observable is not in the data, no time is shared,
             or places or units differ.
-        DataError: for data that are no numbers.
+        DataError: for data that are not numbers.
     """
     predictions, _, observed = shared(fc, data)
     return paired(predictions, observed), observed
 
 
 def paired(predictions: xr.Dataset, observed: xr.Dataset) -> Ensembles:
-    """Pairs of draws and observations from the results of `shared`.
+    """Return pairs of draws and observations from the results of `shared`.
 
-    Draws within the bounds of a censored datum are set equal to it.
+    Draws within the bounds of a censored datum are set equal to the datum.
+
+    Args:
+        predictions: the predictive draws.
+        observed: the observations, with bounds as coordinates where they are censored.
 
     Returns:
         Draws `(draw, datum)` and observations `(datum,)`, by observable.
@@ -184,20 +213,22 @@ def paired(predictions: xr.Dataset, observed: xr.Dataset) -> Ensembles:
 
 
 def shared(fc: xr.DataTree, data: xr.Dataset) -> tuple[xr.Dataset, xr.Dataset, xr.Dataset]:
-    """Predictions, parameters of their noise, and observations at shared times.
+    """Return predictions, parameters of their noise, and observations at shared times.
 
-    Observations that are censored have their bounds as coordinates.
+    Censored observations have their bounds as coordinates.
 
-    Shapes: predictions `(chain, draw, time, …)`, observations `(time, …)`; a parameter of the noise
-    may have less.
+    Args:
+        fc: a forecast.
+        data: a dataset with its observables.
 
     Returns:
-        Predictions, noise parameters and observations.
+        Predictions `(chain, draw, time, …)`, noise parameters and observations `(time, …)`. A noise
+        parameter lacks the dimensions along which it is constant.
 
     Raises:
         MismatchError: if `fc` is no forecast, an observable is not in the data, no time is shared,
             or the data lack a place.
-        DataError: for data that are no numbers.
+        DataError: for data that are not numbers.
     """
     # 1. Check groups, observables and units.
     check_forecast(fc, "predictions")
@@ -232,19 +263,19 @@ def shared(fc: xr.DataTree, data: xr.Dataset) -> tuple[xr.Dataset, xr.Dataset, x
 
 
 def _as_slice(columns: np.ndarray) -> np.ndarray | slice:
-    """Return contiguous columns as a slice, which reads files faster; else the columns."""
+    """Return contiguous indices as a slice, which reads files faster; others unchanged."""
     whole = slice(int(columns[0]), int(columns[0]) + len(columns))
     return whole if np.array_equal(columns, np.arange(whole.start, whole.stop)) else columns
 
 
 def in_units_of_forecast(fc: xr.DataTree, data: xr.Dataset) -> xr.Dataset:
-    """Data in the units of a forecast, where both state them.
+    """Convert data to the units of a forecast, where both state units.
 
     Returns:
-        The data.
+        The converted data.
 
     Raises:
-        DataError: for units of another dimension, or of the index or a place.
+        DataError: if units have another dimension, or if the index or a place has other units.
     """
     if "predictions" not in fc.children:
         return data
@@ -269,7 +300,16 @@ def _refuse_other_units(predictions: xr.Dataset, data: xr.Dataset) -> None:
 
 
 def _at_places(draws: xr.DataArray, data: xr.Dataset, name: str) -> xr.Dataset:
-    """The data at the places, or of the groups, that are forecast."""
+    """Select the data at the places, or of the groups, that the forecast has.
+
+    Args:
+        draws: the forecast of one observable.
+        data: a dataset with the observable.
+        name: the observable.
+
+    Raises:
+        MismatchError: if the data lack one of the places.
+    """
     for place in draws.dims[3:]:
         asked = draws[place].values
         if place not in data[name].dims or not np.isin(asked, data[place].values).all():
@@ -284,11 +324,23 @@ def _at_places(draws: xr.DataArray, data: xr.Dataset, name: str) -> xr.Dataset:
 def _shared_times(
     forecast: np.ndarray, data: np.ndarray, index: str
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Indices into `data` and `forecast` of shared times, up to rounding.
+    """Return pairs of rows of the data and rows of the forecast with the same time, up to rounding.
 
-    Numbers of 32 bits are so coarse that one time may be near two others: the nearest counts.
-    Replicates are paired in order with the forecast's rows at that time, so that their noise is
-    independent; with fewer rows they start again.
+    Numbers of 32 bits are so coarse that one time may be close to two others; the nearest is taken.
+    Replicates in the data are paired in order with the rows of the forecast at the same time, so
+    that their noise is independent. If the forecast has fewer rows at that time, they are used
+    again in order.
+
+    Args:
+        forecast: the times of the forecast.
+        data: the times of the data.
+        index: the name of the index, for the error message.
+
+    Returns:
+        Indices of rows of the data, and the index of a row of the forecast for each of them.
+
+    Raises:
+        MismatchError: if no time is shared.
     """
     theirs, ours = (f"from {in_words(t.min())} to {in_words(t.max())}" for t in (data, forecast))
     if are_dates(forecast):
@@ -313,7 +365,10 @@ def _shared_times(
 
 
 def _time_rounding(*several: np.ndarray) -> float:
-    """The largest difference between roundings of the same time."""
+    """Return the largest difference that rounding may cause between equal times.
+
+    It is less than the smallest step between different times.
+    """
     coarsest = max((np.finfo(x.dtype).eps if x.dtype.kind == "f" else 0.0) for x in several)
     times = [np.sort(np.asarray(x, float)) for x in several]
     gaps = np.concatenate([np.diff(x) for x in times])
@@ -322,9 +377,9 @@ def _time_rounding(*several: np.ndarray) -> float:
 
 
 def recalibration_label(fc: xr.DataTree) -> dict[str, str]:
-    """The label of a recalibrated forecast as attributes.
+    """Return an attribute that describes the recalibration of a forecast.
 
     Returns:
-        The attribute; none for other forecasts.
+        A dict with the attribute; empty if the forecast is not recalibrated.
     """
     return {RECALIBRATED: fc.attrs[RECALIBRATED]} if RECALIBRATED in fc.attrs else {}

@@ -19,9 +19,9 @@ type Metric = Callable[[Float[np.ndarray, " datum"], Float[np.ndarray, " datum"]
 
 
 def nse(predicted: Float[np.ndarray, " datum"], observed: Float[np.ndarray, " datum"]) -> float:
-    r"""The Nash–Sutcliffe efficiency: 1 for a perfect prediction, 0 for the mean of the data.
+    r"""Return the Nash–Sutcliffe efficiency: 1 for a perfect prediction, 0 for the data's mean.
 
-    $1 - \sum (x - y)^2 / \sum (y - \bar y)^2$.
+    $1 - \sum (x - y)^2 / \sum (y - \bar y)^2$ for predictions $x$ and data $y$ with mean $\bar y$.
 
     Args:
         predicted: one number for each datum.
@@ -40,11 +40,13 @@ def nse(predicted: Float[np.ndarray, " datum"], observed: Float[np.ndarray, " da
 
 
 def kge(predicted: Float[np.ndarray, " datum"], observed: Float[np.ndarray, " datum"]) -> float:
-    r"""The Kling–Gupta efficiency: 1 for a perfect prediction, −0.41 for the mean of the data.
+    r"""Return the Kling–Gupta efficiency: 1 for a perfect prediction, −0.41 for the data's mean.
 
     $1 - \sqrt{(r - 1)^2 + (\sigma_x / \sigma_y - 1)^2 + (\bar x / \bar y - 1)^2}$
 
-    Predictions or data that are all equal have no correlation r.
+    Here $r$ is the correlation of predictions $x$ and data $y$. Their standard deviations are
+    $\sigma_x$ and $\sigma_y$, and their means $\bar x$ and $\bar y$. If predictions or data are all
+    equal, $r$ does not exist.
 
     Args:
         predicted: one number for each datum.
@@ -68,7 +70,7 @@ def kge(predicted: Float[np.ndarray, " datum"], observed: Float[np.ndarray, " da
 
 
 def bias(predicted: Float[np.ndarray, " datum"], observed: Float[np.ndarray, " datum"]) -> float:
-    """The mean of predictions less data.
+    """Return the mean of predictions minus data.
 
     Args:
         predicted: one number for each datum.
@@ -81,9 +83,9 @@ def bias(predicted: Float[np.ndarray, " datum"], observed: Float[np.ndarray, " d
 
 
 def measured_by(fc: xr.DataTree, data: xr.Dataset, metrics: Mapping[str, Metric]) -> pd.DataFrame:
-    """Metrics of the predictive mean at the data, with a row for each observable.
+    """Return metrics of the predictive mean at the data, with a row for each observable.
 
-    They ignore the uncertainty of the forecast: see `bayes_dasl.score`.
+    Metrics ignore the uncertainty of the forecast; `bayes_dasl.score` does not.
 
     Args:
         fc: the result of `forecast`.
@@ -94,12 +96,12 @@ def measured_by(fc: xr.DataTree, data: xr.Dataset, metrics: Mapping[str, Metric]
         A row for each observable, with a column for each metric and the number `n` of data.
 
     Raises:
-        MismatchError: for metrics that are no functions by name, and as `bayes_dasl.score`.
+        MismatchError: for metrics that are not functions by name, and as `bayes_dasl.score`.
     """
     if not isinstance(metrics, Mapping) or not all(callable(metric) for metric in metrics.values()):
         raise MismatchError("metrics are functions by name, such as {'NSE': bd.scores.metrics.nse}")
     predictions, _, observed = shared(fc, in_units_of_forecast(fc, data))
-    # Censored data take the value of draws within their bounds.
+    # Draws within the bounds of a censored datum are replaced by the datum.
     kept = usable(fc)
     rows = {}
     for name, variable in predictions.data_vars.items():
@@ -115,10 +117,14 @@ def measured_by(fc: xr.DataTree, data: xr.Dataset, metrics: Mapping[str, Metric]
 
 
 def check_metrics(data: xr.Dataset, metrics: Mapping[str, Metric]) -> None:
-    """Try metrics on data that are predicted too high, as 1.1 y + 0.5.
+    """Try metrics with the data $y$ as observations and $1.1 y + 0.5$ as predictions.
+
+    Args:
+        data: a dataset of observables.
+        metrics: the metrics, by name.
 
     Raises:
-        DataError: for one that fails there, or returns no number.
+        DataError: for a metric that fails, or returns no number.
     """
     for name, values in data.data_vars.items():
         seen = values.values[np.isfinite(values.values)].astype(float)
@@ -136,5 +142,5 @@ def check_metrics(data: xr.Dataset, metrics: Mapping[str, Metric]) -> None:
 
 
 def _varies(values: np.ndarray) -> bool:
-    """Whether values vary by more than rounding."""
+    """Return whether values differ by more than rounding errors."""
     return bool(values.std() > 1e-12 * np.abs(values).max(initial=0.0))

@@ -14,10 +14,11 @@ from .matching import in_units_of_forecast, recalibration_label, shared
 def pit(fc: xr.DataTree, data: xr.Dataset) -> xr.Dataset:
     r"""Return the probability integral transform of each observation; NaN where missing.
 
-    $p = (\#\{x < y\} + u\,(\#\{x = y\} + 1)) / (m + 1)$ for $m$ draws $x$ and $u \sim U(0, 1)$
+    $p = (\#\{x < y\} + u\,(\#\{x = y\} + 1)) / (m + 1)$ for an observation $y$, its $m$ draws $x$
+    and $u \sim U(0, 1)$
 
-    For a calibrated forecast it is uniform, also for counts; the $u$ come from a fixed seed. All
-    draws within the bounds of a censored datum equal it.
+    For a calibrated forecast $p$ is uniform, also for counts. The random numbers $u$ come from a
+    fixed seed. Draws within the bounds of a censored datum count as equal to it.
 
     Args:
         fc: the result of `forecast` or `recalibrate`.
@@ -35,7 +36,11 @@ def pit(fc: xr.DataTree, data: xr.Dataset) -> xr.Dataset:
 
 
 def transforms(predictions: xr.Dataset, common: xr.Dataset) -> xr.Dataset:
-    """Return the PIT of the result of `shared`.
+    """Return the PIT of each datum from the results of `matching.shared`.
+
+    Args:
+        predictions: the predictive draws.
+        common: the observations at the same times.
 
     Returns:
         The PIT of each datum, by observable.

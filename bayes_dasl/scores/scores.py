@@ -25,40 +25,42 @@ from .matching import (
 def score(fc: xr.DataTree, data: xr.Dataset) -> ScoreTable:
     """Score a forecast against the data, one row for each observable and one for `all`.
 
-    Only times that the forecast and the data share count; `attrs["times_left_out"]` says how many
-    of the data are not forecast. The places or members of the forecast count, all of which the data
-    must have. Missing observations are left out, and so are draws that are not finite (a failed
-    solve); `attrs["failed_draws"]` counts those, of members each once. Row `all` is the mean over
-    the observables that have data, NaN where one of them is; its coverages are shares of all
-    values, and its `n` is their number.
+    Only times that forecast and data share are scored; `attrs["times_left_out"]` is the number of
+    times of the data without a forecast. The data must have all places or groups of the forecast,
+    and only these are scored. Missing observations are left out. So are draws that are not finite,
+    after a failed solve; `attrs["failed_draws"]` is their number. Several predictive draws of one
+    ensemble member count as one. In the row `all`, coverages are shares of all values, and `n` is
+    the number of values. Other scores are means over the observables that have data, NaN if one of
+    them is NaN.
 
-    The log score is exact: minus the log of the mean over draws of the density, or mass, that the
-    noise of each draw gives to the datum. A handmade forecast without the group `noise` has a
-    kernel density estimate instead, and NaN for whole numbers, whose probabilities draws alone do
-    not give. `attrs["log_score"]` says which by observable, and so does the printed table where it
-    is not exact.
+    The log score is exact: minus the log of the mean over draws of the density, or probability,
+    that the noise of each draw gives to the datum. A forecast made by hand, without the group
+    `noise`, has a kernel density estimate instead. For integers this is NaN, since draws alone do
+    not give their probabilities. `attrs["log_score"]` states the kind for each observable, and the
+    printed table states it if it is not exact.
 
-    The log score of a censored datum is the log of the forecast probability of its bounds. For
-    other scores, draws within its bounds count as equal to it, and draws beyond a detection limit
-    as equal to the limit.
+    The log score of a censored datum is minus the log of the forecast probability between its
+    bounds. For other scores, draws within the bounds count as equal to the datum, and draws beyond
+    a detection limit as equal to the limit.
 
-    For a recalibrated forecast, named by `attrs["recalibrated"]` and the printed table, coverages
-    beyond its known intervals are NaN.
+    A recalibrated forecast is labelled in `attrs["recalibrated"]` and below the printed table.
+    Coverages of wider intervals than it knows are NaN.
 
     Args:
         fc: the result of `forecast` or `recalibrate`.
         data: a dataset with the observables, NaN where missing.
 
     Returns:
-        A table with a row for each observable, which prints whole however narrow the terminal is.
+        A table with a row for each observable. It prints all columns, also in a narrow terminal.
 
     Units: mse in squared units of the observable; rmse, mae, crps and interval_score_90 in its
-    units; log_score in nats, of a density in the inverse units; coverages are shares. Lower is
-    better, but for these.
+    units; log_score in nats, for a density in the inverse units; coverages are shares. Lower scores
+    are better; coverages should equal their level.
 
     Raises:
         MismatchError: if an observable is not in the data, or no time is shared.
-        DataError: for units of another dimension than the forecast's (others are converted).
+        DataError: for units of another dimension than those of the forecast. Units of the same
+            dimension are converted.
 
     Example:
         ```python
@@ -91,7 +93,8 @@ def score_each(fc: xr.DataTree, data: xr.Dataset) -> dict[str, xr.Dataset]:
         data: a dataset with the observables, NaN where missing.
 
     Returns:
-        Datasets `crps` and `log_score`.
+        Two datasets by the name of the score, "crps" and "log_score", with a variable for each
+        observable.
     """
     predictions, noise, common = shared(fc, in_units_of_forecast(fc, data))
     found = {}
@@ -104,7 +107,10 @@ def score_each(fc: xr.DataTree, data: xr.Dataset) -> dict[str, xr.Dataset]:
 
 
 def _as_far_as_known(table: ScoreTable, fc: xr.DataTree) -> ScoreTable:
-    """The table without unknown coverages of a recalibrated forecast, and with its label."""
+    """Add the label of a recalibrated forecast to a table, and set unknown coverages to NaN.
+
+    Coverages are unknown above the largest level for which the forecast was recalibrated.
+    """
     # A margin for rounding of the level.
     unknown = [level for level in LEVELS if level / 100 > fc.attrs.get("known_level", 1.0) + 1e-9]
     table[[f"coverage_{level}" for level in unknown]] = np.nan
@@ -115,7 +121,16 @@ def _as_far_as_known(table: ScoreTable, fc: xr.DataTree) -> ScoreTable:
 def _score_parts(
     name: str, predictions: xr.Dataset, noise: xr.Dataset, observed: xr.Dataset
 ) -> Iterator[Part]:
-    """Yield an observable in blocks, read from a stored forecast if there is one."""
+    """Yield draws, data and log scores of one observable, block by block.
+
+    Blocks are read one at a time if the forecast is stored in a file.
+
+    Args:
+        name: the observable.
+        predictions: the predictive draws of all observables.
+        noise: the parameters of their noise.
+        observed: the data.
+    """
     needed = predictions[[name]], noise.filter_by_attrs(observable=name), observed[[name]]
     for at in blocks_of(predictions[name]):
         here = [part.isel(at, missing_dims="ignore").compute() for part in needed]
@@ -128,13 +143,16 @@ def _score_parts(
 def score_baselines(
     train: xr.Dataset, test: xr.Dataset, *, observables: Sequence[str] | None = None
 ) -> dict[str, pd.DataFrame]:
-    """Scores of the `baselines` of the training data on the test data, as tables by name.
+    """Score the `baselines` of the training data on the test data.
 
-    `observables` are all variables of the training data by default; name them if the data hold
-    forcings too.
+    Args:
+        train: the training data.
+        test: the test data.
+        observables: the observables. By default all variables of the training data; name the
+            observables if the data hold forcings too.
 
     Returns:
-        Tables as of `score`, by the name of the baseline.
+        Tables as from `score`, by the name of the baseline.
 
     Raises:
         MismatchError: if an observable is not in both data sets.

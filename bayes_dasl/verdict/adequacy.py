@@ -39,7 +39,8 @@ from .residuals import NUMBER, Members, residual_findings
 _DRAWS, _REPLICATES = 1000, 500
 # The fewest values of an observable that are tested.
 _FEWEST = 8
-# Probability with which draws twice as wide would be covered as well, above which nothing is shown.
+# Coverage confirms the spread of draws only if draws twice as wide would be covered as well with a
+# probability below this one.
 _WIDER = 0.1
 # Groups of a forecast with the moments of each draw.
 _MOMENTS = ("conditional_mean", "conditional_variance")
@@ -51,12 +52,19 @@ def adequacy_findings(
     test: xr.Dataset | None,
     competitors: Mapping[str, xr.DataTree],
 ) -> Iterator[Finding]:
-    r"""Findings on the model rather than on its sampling, as far as a forecast and data allow.
+    r"""Return findings on the model rather than on its sampling, as a forecast and data allow.
 
-    Each test compares a statistic of the data with that of replicates simulated from the model. The
-    share of replicates beyond it is the probability that a sound model does worse. Residuals of
-    training data are taken about the mean of all draws. Those of replicates are
-    $z = (y_\theta - \mu_\theta) / \sigma_\theta$, which no fit has reduced.
+    Each test compares a statistic of the data with the same statistic of replicates, which are
+    simulated from the model. The share of replicates beyond the data is the probability that a
+    sound model does worse. Residuals of training data are differences from the mean of all draws.
+    Residuals of a replicate $y_\theta$ are $z = (y_\theta - \mu_\theta) / \sigma_\theta$, with the
+    mean and standard deviation of its own draw $\theta$. No fit has reduced them.
+
+    Args:
+        post: the posterior.
+        fc: a forecast from it, if there is one.
+        test: the held-out data, if there are any.
+        competitors: forecasts of other models, by name.
 
     Returns:
         Findings on the prior, on groups of a population, and on the forecast if there is one.
@@ -76,7 +84,13 @@ def forecast_findings(
     test: xr.Dataset | None,
     competitors: Mapping[str, xr.DataTree],
 ) -> Iterator[Finding]:
-    """Findings on a forecast or mixture, at the times of fitted and held-out data.
+    """Return findings on a forecast or mixture, at the times of fitted and held-out data.
+
+    Args:
+        post: the posterior.
+        fc: the forecast, or a mixture of forecasts.
+        test: the held-out data, if there are any.
+        competitors: forecasts of other models, by name.
 
     Returns:
         Findings on residuals, held-out data and extrapolation.
@@ -96,11 +110,17 @@ def forecast_findings(
 def crps_apart(
     post: xr.DataTree, fc: xr.DataTree, other: xr.DataTree, test: xr.Dataset
 ) -> tuple[float, float, int]:
-    """The difference between the CRPS of two forecasts, relative to that of the first.
+    """Return the difference between the CRPS of two forecasts, relative to the CRPS of the first.
+
+    Args:
+        post: the posterior of the first forecast.
+        fc: the first forecast.
+        other: the second forecast.
+        test: the held-out data; fitted values in it are ignored.
 
     Returns:
-        The difference, its standard error and the number of values; NaN, NaN and 0 if the forecasts
-        share no value.
+        The difference, its standard error and the number of values. The difference is positive if
+        the second forecast is better. The result is NaN, NaN and 0 if the forecasts share no value.
     """
     train, test = fitted_observables(post), in_units_of_forecast(fc, test)
     unseen = held_out(train, test, fitted_between(fc))
@@ -113,7 +133,7 @@ def crps_apart(
 
 
 def _filled_forcings(post: xr.DataTree) -> str:
-    """The first part of a remedy that names forcings with filled gaps; "" without any."""
+    """Return the beginning of a remedy that names forcings with filled gaps; "" without any."""
     index = index_of(fitted_observables(post))
     known = known_inputs(post)
     said = []
@@ -128,15 +148,21 @@ def _filled_forcings(post: xr.DataTree) -> str:
 
 
 def _training_findings(fc: xr.DataTree, train: xr.Dataset, filled: str = "") -> Iterator[Finding]:
-    """Findings on the residuals of the fitted data; `filled` is the first part of remedies."""
+    """Yield findings on the residuals of the fitted data.
+
+    Args:
+        fc: the forecast.
+        train: the fitted data.
+        filled: the beginning of each remedy, from `_filled_forcings`.
+    """
     found = _with_moments(fc, train)
     population = "members" in fc.attrs
     looked_at = (NUMBER + population) * len(found)
     sound, number, left_out = True, 0, 0
     for name, (drawn, observed, mean, variance) in found.items():
         seen = np.isfinite(observed)
-        # 1. Draws with finite moments, and data with noise: a draw may be sure of a datum, such as
-        # the zeros of a river in a drought.
+        # 1. Draws with finite moments, and data with noise: the variance of a datum may be zero, as
+        # for a river that is dry in a drought.
         ok = finite(drawn) & finite(mean) & finite(variance) & (variance > 0).any(axis=1)
         seen &= (variance > 0)[ok].all(axis=0)
         if seen.sum() < _FEWEST:
@@ -170,7 +196,13 @@ def _training_findings(fc: xr.DataTree, train: xr.Dataset, filled: str = "") -> 
 
 
 def _members_of_data(fc: xr.DataTree, name: str, seen: np.ndarray) -> Members | None:
-    """The group of each datum that was `seen`, ordered as `_with_moments`; None without any."""
+    """Return the group of each datum of an observable; None if the observable has no groups.
+
+    Args:
+        fc: a forecast of a population.
+        name: the observable.
+        seen: flags of the data to return, in the order of `_with_moments`.
+    """
     dim = str(fc.attrs["members"])
     predictions = fc["predictions"].to_dataset()
     if dim not in predictions[name].dims:
@@ -185,11 +217,18 @@ def _members_of_data(fc: xr.DataTree, name: str, seen: np.ndarray) -> Members | 
 def _with_moments(
     fc: xr.DataTree, data: xr.Dataset
 ) -> dict[str, tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]]:
-    """Draws, observations, and the mean and variance of each draw, by observable.
+    """Return draws, observations, and the mean and variance of each draw, by observable.
 
-    A draw takes the place of a censored datum. Empty if the forecast has none of these times.
+    A censored datum is replaced by a random draw within its bounds. The dict is empty if the
+    forecast has none of the times.
 
-    Shapes: all `(draw, datum)`, except observations `(datum,)`.
+    Args:
+        fc: the forecast.
+        data: the data.
+
+    Returns:
+        Draws `(draw, datum)`, observations `(datum,)`, means `(draw, datum)` and variances
+        `(draw, datum)`, by observable.
     """
     try:
         predictions, noise, common = shared(fc, data)
@@ -197,7 +236,7 @@ def _with_moments(
     except MismatchError:
         return {}
     if "members" in fc.attrs:
-        # Neighbours belong to one group.
+        # Put the time last, so that neighbouring data belong to one group.
         last = ..., index_of(common)
         predictions, common, *moments = (
             each.transpose(*last) for each in (predictions, common, *moments)
@@ -213,7 +252,14 @@ def _with_moments(
 def _moments_of_draws(
     mean: np.ndarray, variance: np.ndarray, predictions: xr.DataArray, noise: xr.Dataset
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The moments of each predictive draw, `(draw, datum)`, also of repeated posterior draws."""
+    """Return the mean and variance of a datum in each predictive draw, `(draw, datum)`.
+
+    Args:
+        mean: the means in each posterior draw, `(posterior draw, datum)`.
+        variance: the variances in each posterior draw, `(posterior draw, datum)`.
+        predictions: the predictive draws, which may be several for each posterior draw.
+        noise: the parameters of their noise.
+    """
     shape = (predictions.shape[0] * predictions.shape[1], *predictions.shape[2:])
     if len(mean) == shape[0]:
         return mean, variance
@@ -231,6 +277,14 @@ def _moments_of_draws(
 def _held_out_findings(
     fc: xr.DataTree, train: xr.Dataset, test: xr.Dataset, competitors: Mapping[str, xr.DataTree]
 ) -> Iterator[Finding]:
+    """Yield findings on held-out data: coverage, competitors and baselines.
+
+    Args:
+        fc: the forecast.
+        train: the training data, for baselines.
+        test: the held-out data.
+        competitors: forecasts of other models, by name.
+    """
     try:
         ensembles, common = matched(fc, test)
     except MismatchError:
@@ -250,7 +304,7 @@ def _held_out_findings(
         return
     # 2. Overconfidence.
     yield coverage_finding(ensembles, scored, common)
-    # 3. Competitors, at the times that both forecast.
+    # 3. Competitors, at the times that both forecasts have.
     for name, competitor in competitors.items():
         theirs, both = matched(competitor, common)
         ours = matched(fc, both)[0]
@@ -265,7 +319,13 @@ def _held_out_findings(
 def borne_out_by(
     post: xr.DataTree, fc: xr.DataTree | None, test: xr.Dataset | None, said: tuple[Finding, ...]
 ) -> tuple[Finding, ...]:
-    """Revise an engine's doubt about the spread of its draws, if held-out data confirm it.
+    """Revise an engine's doubt about the spread of its draws, if held-out data confirm the spread.
+
+    Args:
+        post: the posterior.
+        fc: a forecast from it, if there is one.
+        test: the held-out data, if there are any.
+        said: the findings of the engine.
 
     Returns:
         The findings of the engine, revised or not.
@@ -279,10 +339,14 @@ def borne_out_by(
 
 
 def _spread_shown(fc: xr.DataTree, unseen: xr.Dataset) -> str:
-    """Evidence in words that draws are wide enough; "" unless held-out data show it.
+    """Return evidence in words that draws are wide enough; "" unless held-out data show it.
 
-    The data show it if draws twice as wide would hardly be covered as well. If noise dominates a
-    forecast, its coverage does not depend on the draws, and nothing is shown.
+    The data show it if draws twice as wide would rarely be covered as well. If noise dominates a
+    forecast, its coverage does not depend on the draws, and the data show nothing.
+
+    Args:
+        fc: the forecast.
+        unseen: the held-out data.
     """
     try:
         predictions, noise, common = shared(fc, unseen)
@@ -298,10 +362,10 @@ def _spread_shown(fc: xr.DataTree, unseen: xr.Dataset) -> str:
         ok = finite(draws[:, seen]) & finite(centre[:, seen])
         if not seen.any() or ok.sum() < 2:
             continue
-        # Data of draws twice as wide: y_θ + (μ_θ - μ), so that the mean of each draw lies twice as
-        # far from that of all.
+        # Replicates for draws that scatter twice as much: y_θ + (μ_θ - μ), in which the mean μ_θ of
+        # each draw is twice as far from the mean μ of all draws.
         further = draws[ok] + centre[ok] - centre[ok].mean(axis=0)
-        # As data would be reported, so that the count is that of the scores.
+        # Censor replicates like the data, so that coverage is counted as in the scores.
         draws, further = (alike(each, common[name])[:, seen] for each in (draws[ok], further))
         low, high = np.quantile(draws, [0.05, 0.95], axis=0)
         inside += int(np.nansum(covered(draws, observed[seen], 90)))
@@ -319,5 +383,6 @@ def _spread_shown(fc: xr.DataTree, unseen: xr.Dataset) -> str:
 
 
 def _as_predictions(fc: xr.DataTree, group: str) -> xr.DataTree:
-    # Without units: those of a variance are no units of data.
+    # Units are dropped, since a variance does not have the units of data.
+    """Return a group of a forecast as a forecast whose `predictions` it is, without units."""
     return xr.DataTree.from_dict({"predictions": fc[group].to_dataset().drop_attrs()})

@@ -1,4 +1,4 @@
-"""Posteriors at a bound of the prior: level up to it, or highest there."""
+"""Findings on posteriors at a bound of the prior: flat up to the bound, or highest at it."""
 
 import json
 import math
@@ -12,27 +12,31 @@ from .._findings import Finding
 from ..scores.draws_at_data import merged
 from .element_names import element_names, is_common, read_more
 
-# If draws are evenly spread at a bound, the nearest three tenths reach 3 times as far as the
-# nearest tenth, and nine tenths 9 times. Three tenths reach 2.6 times as far if a normal density is
-# highest a standard deviation away.
+# Consider quantiles of the distance from a bound. If draws are uniform near the bound, the 30 %
+# quantile is 3 times the 10 % quantile, and the 90 % quantile 9 times. For a normal density with
+# its peak one standard deviation from the bound, the 30 % quantile is 2.6 times the 10 % quantile.
 _TENTH, _HIGHEST = 0.1, 2.55
-# Times as likely as under the prior, times the number of bounds (at least two).
+# A finding needs a ratio of posterior to prior density at a bound of at least this number times the
+# number of bounds (at least two).
 _FAVOURED = 5.0
-# Quantiles of correlated draws are less exact, so a little below 3 counts as even. The density near
-# a bound may differ by a quarter from that of the draws beyond. Nine tenths then reach 1 + 8 * 0.8
-# to 1 + 8 * 1.25 times as far.
+# Ratios of these quantiles that count as uniform. Quantiles of correlated draws are less exact, so
+# a ratio a little below 3 is accepted. The density of the nearest tenth may differ by a quarter
+# from that of the rest: the 90 % quantile is then 1 + 8 * 0.8 to 1 + 8 * 1.25 times the 10 % one.
 _EVEN, _EVEN_FROM_NINE, _EVEN_TO_NINE = 2.3, 7.4, 11.0
-# The least span of nine tenths of the draws: a share of the prior's range, or a factor.
+# The least 90 % quantile of a wide posterior: a share of the prior's range, or a factor on the log
+# scale.
 _WIDE, _FACTOR = 0.5, 10.0
-# Kolmogorov's bound at one in a thousand.
+# Critical value of Kolmogorov's test at a level of 0.1 %.
 _UNIFORM = 1.95
 
 
 def bound_findings(post: xr.DataTree, taken: set[str]) -> Iterator[Finding]:
-    """Findings on posteriors that are level up to a bound of the prior, or highest there.
+    """Yield findings on posteriors that are flat up to a bound of the prior, or highest at it.
 
-    `taken` are the names of parameters that are known only in combination. They have a finding of
-    their own.
+    Args:
+        post: the posterior.
+        taken: the names of parameters that are known only in combination. They are left out, since
+            they have a finding of their own.
     """
     if "prior" not in post.children:
         return
@@ -63,7 +67,14 @@ def bound_findings(post: xr.DataTree, taken: set[str]) -> Iterator[Finding]:
 
 
 class _Bounded(NamedTuple):
-    """A parameter with one or two bounds, its `ends` by side."""
+    """A scalar parameter with one or two bounds.
+
+    Args:
+        label: the name of the parameter.
+        ends: the bounds, by side: "lower" or "upper".
+        draws: the posterior draws.
+        prior: the prior draws.
+    """
 
     label: str
     ends: dict[str, float]
@@ -72,7 +83,10 @@ class _Bounded(NamedTuple):
 
     @property
     def _on_logs(self) -> bool | None:
-        """Whether the prior is uniform on the log scale; None if it is uniform on neither."""
+        """Whether the prior is uniform on the log scale; None if it is uniform on no scale.
+
+        False means that the prior is uniform on the plain scale.
+        """
         for logs in (False, True):
             if len(self.ends) == 2 and (self.ends["lower"] > 0 or not logs):
                 low, high = _scaled([self.ends["lower"], self.ends["upper"]], logs)
@@ -85,19 +99,24 @@ class _Bounded(NamedTuple):
         return None
 
     def reach(self, side: str, values: np.ndarray, shares: list[float]) -> np.ndarray:
-        """Quantiles of the distance from a bound, on the scale where the prior is uniform.
+        """Return quantiles of the distance from a bound, on the scale where the prior is uniform.
+
+        Args:
+            side: the bound, "lower" or "upper".
+            values: posterior or prior draws.
+            shares: the levels of the quantiles.
 
         Returns:
-            One distance for each share.
+            One distance for each level.
         """
         logs = self._on_logs is True
         return np.quantile(np.abs(_scaled(values, logs) - _scaled(self.ends[side], logs)), shares)
 
     def level(self) -> list[str]:
-        """The sides on which a wide posterior is level up to the bound of a uniform prior.
+        """Return the sides on which a wide posterior is flat up to the bound of a uniform prior.
 
         Returns:
-            "lower", "upper", both or neither.
+            A list with "lower", "upper", both or neither.
         """
         logs = self._on_logs
         if logs is None:
@@ -117,12 +136,18 @@ class _Bounded(NamedTuple):
 
 
 def _scaled(values: Any, logs: bool) -> np.ndarray:
+    """Return values, or their logarithms if `logs` is true."""
     values = np.asarray(values, float)
     return np.asarray(np.log(values)) if logs else values
 
 
 def _level_findings(each: list[_Bounded], level: dict[str, list[str]]) -> Iterator[Finding]:
-    """Yield one finding for all elements of a parameter that are level on the same sides."""
+    """Yield one finding for all elements of a parameter that are flat on the same sides.
+
+    Args:
+        each: the elements with a flat side.
+        level: the flat sides of each element, by its label.
+    """
     for sides in (["lower", "upper"], ["lower"], ["upper"]):
         found = [one for one in each if level[one.label] == sides]
         if not found:
@@ -156,12 +181,18 @@ def _level_findings(each: list[_Bounded], level: dict[str, list[str]]) -> Iterat
 
 
 def _peak_findings(name: str, each: list[_Bounded], number: int) -> Iterator[Finding]:
-    r"""Posteriors that pile up at a bound of the prior: at most one finding for each side.
+    r"""Yield findings on posteriors that pile up at a bound: at most one for each side.
 
-    The ratio $R = p(b \mid y) / p(b)$ at the bound b comes from the distances that the nearest
-    tenth of the draws and of prior draws reach. Over data simulated from the prior, the mean of R
-    is 1. For a normal likelihood and a uniform prior, R exceeds r at one of m bounds in at most
-    0.36 m / r of fits. The density must also be highest at the bound.
+    The ratio $R = p(b \mid y) / p(b)$ of posterior and prior density at the bound $b$ is estimated
+    from two distances: the nearest tenth of the draws, and the nearest tenth of prior draws. Over
+    data $y$ simulated from the prior, the mean of $R$ is 1. For a normal likelihood and a uniform
+    prior, $R$ exceeds $r$ at one of $m$ bounds in at most 0.36 $m / r$ of fits. The density must
+    also be highest at the bound.
+
+    Args:
+        name: the parameter.
+        each: its elements.
+        number: the number $m$ of bounds of all parameters.
     """
     for side in each[0].ends if each else ():
         worst, said = 0.0, None

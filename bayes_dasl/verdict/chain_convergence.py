@@ -23,19 +23,28 @@ from ..prediction.posterior import of_particles
 from ..scores.draws_at_data import by_chain
 from .element_names import element_names
 
-# Points of trajectories, and of vector fields, that are judged.
+# The most points of trajectories, and of vector fields, whose convergence is tested.
 MOST_COLUMNS = 200
 _PASSABLE_RHAT = 1.05
 # The relative error of ones on the diagonal of a matrix of correlations.
 _ROUNDING = 1e-12
 _SUBJECTS = {"conditional_mean": "trajectories", "vector_field": "vector field"}
 _AHEAD = "vector field along the forecast"
-# R-hat needs halves of four draws at least.
+# R-hat needs at least four draws in each half of a chain.
 FEWEST_DRAWS = 8
 
 
 class Words(NamedTuple):
-    """Words of findings on chains, or on runs of particles, which have no starts and no warm-up."""
+    """Phrases of findings that suit either chains, or runs of particles without start and warm-up.
+
+    Args:
+        one: the name of a chain or run.
+        more: the remedy against a high R-hat of parameters.
+        apart: the remedy if chains or runs stay apart.
+        longer: the remedy against few effective draws, with the number `{needed}`.
+        slow: another remedy against few effective draws.
+        again: the remedy if a chain or run is stuck.
+    """
 
     one: str
     more: str
@@ -46,10 +55,10 @@ class Words(NamedTuple):
 
     @staticmethod
     def of(post: xr.DataTree) -> Words:
-        """The words that suit the draws of a posterior.
+        """Return the phrases that suit the draws of a posterior.
 
         Returns:
-            Words on chains, or on runs of particles.
+            Phrases on chains, or on runs of particles.
         """
         return _OF_PARTICLES if of_particles(post) else _OF_CHAINS
 
@@ -73,7 +82,14 @@ _OF_PARTICLES = Words(
 
 
 class Quantities(NamedTuple):
-    """Named scalar quantities: `values` is `(chain, draw, quantity)`, all finite."""
+    """Scalar quantities whose convergence is tested.
+
+    Args:
+        subject: the name of the set, for findings.
+        names: the name of each quantity.
+        values: the finite draws, `(chain, draw, quantity)`.
+        left_out: the number of draws that were not finite.
+    """
 
     subject: str
     names: list[str]
@@ -89,20 +105,26 @@ class Quantities(NamedTuple):
 def quantities(post: xr.DataTree, fc: xr.DataTree | None) -> tuple[Quantities, ...]:
     """Collect the quantities that should converge.
 
+    Args:
+        post: the posterior.
+        fc: a forecast from it, if there is one.
+
     Returns:
-        Science parameters, trajectories, the vector field, and the vector field along the forecast.
+        Science parameters, trajectories, the vector field, and the vector field along the forecast
+        if there is one. A set may be empty.
     """
     science = _of_group(post, "posterior", "science")
     # Trajectories do not move if only the noise is unknown.
     trajectories = _none("trajectories")
     if _layer_is_inferred(post):
         trajectories = _of_group(post, "conditional_mean")
-    # The vector field where the forecast goes.
+    # The vector field along the forecast.
     ahead = [] if fc is None else [_of_group(fc, "vector_field")._replace(subject=_AHEAD)]
     return science, trajectories, _of_group(post, "vector_field"), *ahead
 
 
 def _layer_is_inferred(post: xr.DataTree) -> bool:
+    """Return whether anything beside the noise is unknown."""
     found = [
         variable for group in ("posterior", "latent") for _, variable in variables(post, group)
     ]
@@ -111,14 +133,17 @@ def _layer_is_inferred(post: xr.DataTree) -> bool:
 
 
 def _none(subject: str) -> Quantities:
+    """Return an empty set of quantities."""
     return Quantities(subject, [], np.empty((0, 0, 0)), 0)
 
 
 def agreed(columns: Quantities) -> bool:
-    """Whether all chains sample the same distribution, right or not.
+    """Return whether all chains sample the same distribution, by R-hat.
+
+    The distribution may still be wrong.
 
     Returns:
-        Whether all R-hat are passable; False with too few draws.
+        Whether all R-hat are below 1.05; False with too few draws, True for an empty set.
     """
     if not columns.names:
         return True
@@ -128,7 +153,14 @@ def agreed(columns: Quantities) -> bool:
 
 
 def _of_group(post: xr.DataTree, group: str, kind: str = "") -> Quantities:
-    """Collect the quantities of a group; in `posterior`, those of a kind."""
+    """Collect the quantities of a group of the posterior or the forecast.
+
+    Args:
+        post: the posterior or forecast.
+        group: the group.
+        kind: the kind of leaves to take from the group `posterior`, such as "science"; "" for all
+            variables of another group.
+    """
     subject = "science parameters" if kind else _SUBJECTS[group]
     names, blocks = [], []
     for name, variable in variables(post, group):
@@ -148,10 +180,13 @@ def _of_group(post: xr.DataTree, group: str, kind: str = "") -> Quantities:
 
 
 def _may_move(block: np.ndarray) -> np.ndarray:
-    """Return which elements of a parameter may move; all if none does.
+    """Flag the elements of a parameter that may differ between draws; all if all are constant.
 
-    A sampler moves all elements at once. Those that stay while others move are constant by their
-    support, such as the diagonal of a correlation matrix.
+    A sampler moves all elements at once. Elements that are constant while others differ are fixed
+    by the support, such as the diagonal of a correlation matrix.
+
+    Args:
+        block: draws of the parameter, `(chain, draw, element)`.
     """
     # Infinite values give NaN.
     with np.errstate(invalid="ignore"):
@@ -161,9 +196,9 @@ def _may_move(block: np.ndarray) -> np.ndarray:
 
 
 def variables(post: xr.DataTree, group: str) -> Iterator[tuple[str, xr.DataArray]]:
-    """Names and variables of a group.
+    """Yield names and variables of a group.
 
-    Returns:
+    Yields:
         Pairs; none if the group does not exist.
     """
     if group in post.children:
@@ -174,20 +209,32 @@ def variables(post: xr.DataTree, group: str) -> Iterator[tuple[str, xr.DataArray
 def mixing_findings(
     judged: Iterable[Quantities], superchains: int, words: Words
 ) -> Iterator[Finding]:
-    """Findings on R-hat and effective sample sizes of all quantities.
+    """Yield findings on R-hat and effective sample sizes of all quantities.
 
-    Returns:
-        Findings by set of quantities.
+    Args:
+        judged: the sets of quantities.
+        superchains: the number of groups of chains with a common start, for nested R-hat; 0
+            without.
+        words: phrases for chains or runs of particles.
+
+    Yields:
+        Findings, set by set.
     """
     for columns in judged:
         yield from _convergence_findings(columns, superchains, words)
 
 
 def _convergence_findings(columns: Quantities, superchains: int, words: Words) -> Iterator[Finding]:
-    """Findings on R-hat and effective sample size of a set of quantities; none for an empty set.
+    """Yield findings on R-hat and effective sample size of a set of quantities.
 
-    R-hat of many short chains is always above one, so the nested R-hat of `superchains` takes its
-    place. The run itself has reported that of the parameters.
+    R-hat of many short chains is always above one, so nested R-hat replaces it if there are
+    superchains. Nested R-hat of the parameters is not reported here, since the engine reports it.
+    An empty set has no findings.
+
+    Args:
+        columns: the quantities.
+        superchains: the number of groups of chains with a common start; 0 without.
+        words: phrases for chains or runs of particles.
     """
     subject = columns.subject
     values = columns.values
@@ -241,6 +288,15 @@ def _convergence_findings(columns: Quantities, superchains: int, words: Words) -
 def _rhat_finding(
     subject: str, names: list[str], found: np.ndarray, allowed: float, words: Words
 ) -> Finding:
+    """Return the finding on R-hat of a set of quantities.
+
+    Args:
+        subject: the name of the set.
+        names: the name of each quantity.
+        found: R-hat of each quantity.
+        allowed: the factor from `allowance`, for the maximum of many quantities.
+        words: phrases for chains or runs of particles.
+    """
     worst, most = int(found.argmax()), 1 + 0.01 * allowed
     level = grade(-found[worst], good=-most, warning=-_PASSABLE_RHAT)
     of = f" for {len(names)} of them" if allowed > 1 else ""
@@ -261,6 +317,16 @@ def _rhat_finding(
 def _ess_finding(
     subject: str, names: list[str], values: np.ndarray, allowed: float, words: Words, *, apart: bool
 ) -> Finding:
+    """Return the finding on effective sample sizes of a set of quantities.
+
+    Args:
+        subject: the name of the set.
+        names: the name of each quantity.
+        values: their draws, `(chain, draw, quantity)`.
+        allowed: the factor from `allowance`, for the minimum of many quantities.
+        words: phrases for chains or runs of particles.
+        apart: whether chains disagree by R-hat.
+    """
     chains, draws = values.shape[:2]
     bulk, tail = effective_sizes(values)
     low = min(bulk.min(), tail.min())
@@ -270,7 +336,7 @@ def _ess_finding(
         f"lowest bulk {bulk.min():.0f} ({names[int(bulk.argmin())]}) and tail {tail.min():.0f} "
         f"({names[int(tail.argmin())]}) of {chains * draws} draws, good from {wanted:.0f}"
     )
-    # Chains that disagree are not cured by length; else, what brings the worst one to the mark.
+    # More draws do not help chains that disagree. Otherwise, estimate how many draws suffice.
     needed = int(np.ceil(draws * wanted / max(low, 1.0) / 100)) * 100
     longer = f"{words.longer.format(needed=needed)}, or {words.slow}"
     remedy = f"see why the {words.one}s disagree first (R-hat)" if apart else longer
@@ -278,9 +344,13 @@ def _ess_finding(
 
 
 def chain_findings(post: xr.DataTree, groups: Iterable[Quantities]) -> Iterator[Finding]:
-    """A finding that names chains which are stuck apart from the others.
+    """Yield a finding that names chains which are stuck apart from the others.
 
-    Returns:
+    Args:
+        post: the posterior.
+        groups: the sets of quantities in which chains are compared, beside the log density.
+
+    Yields:
         At most one finding.
     """
     words = Words.of(post)
@@ -307,14 +377,17 @@ def chain_findings(post: xr.DataTree, groups: Iterable[Quantities]) -> Iterator[
 
 
 def _chains_apart(values: np.ndarray) -> np.ndarray:
-    r"""Flag chains whose median is at least one spread from the others' in a poorly mixing
-    quantity.
+    r"""Flag chains that are stuck, in a quantity that mixes poorly.
 
-    $|\mathrm{median}_c - \mathrm{median}_{c'}\,\mathrm{median}_{c'}| > s$, with $s$ the median
-    standard deviation within a chain; a chain that moves less than a tenth of $s$ stands still.
+    A chain with median $m_c$ is stuck if $|m_c - \mathrm{median}_{c'}\, m_{c'}| > s$, where $c'$
+    runs over all chains. Here $s$ is the median over chains of the standard deviation within a
+    chain. A chain with a standard deviation below $s / 10$ is stuck, too.
+
+    Args:
+        values: draws `(chain, draw, quantity)`.
     """
     chains = values.shape[0]
-    # Poor mixing is asked for first: over few draws, good chains differ by chance.
+    # Only quantities that mix poorly count: over few draws, good chains differ by chance.
     mixed_badly = rhat(values) > _PASSABLE_RHAT
     if chains == 1 or not mixed_badly.any():
         return np.zeros(chains, bool)
@@ -327,9 +400,9 @@ def _chains_apart(values: np.ndarray) -> np.ndarray:
 
 
 def energy_findings(post: xr.DataTree) -> Iterator[Finding]:
-    """A finding on the energy of Hamiltonian chains (BFMI, Betancourt 2016).
+    """Yield a finding on the energy of Hamiltonian chains (BFMI, Betancourt 2016).
 
-    Returns:
+    Yields:
         At most one finding; none without energies.
     """
     from arviz_stats.base.array import array_stats
@@ -349,4 +422,5 @@ def energy_findings(post: xr.DataTree) -> Iterator[Finding]:
 
 
 def _first_three(names: list[str]) -> str:
+    """Return the first three names, and the number of the others in words."""
     return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")

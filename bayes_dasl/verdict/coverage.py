@@ -28,7 +28,7 @@ _GROUPS = {
     "highest third": (2 / 3, 1.0),
     "highest 5 %": (0.95, 1.0),
 }
-"""Groups of forecasts by the quantiles between which their medians lie."""
+"""Groups of values by the size of the forecast: the range of quantiles of its median."""
 _SUBJECT = "held-out data"
 _TOO_SURE = (
     "the forecast is too sure of itself: look for effects that the model misses, or values that it "
@@ -38,10 +38,15 @@ _TOO_FEW = "hold out more data, or data over a longer time"
 
 
 class _Hits(NamedTuple):
-    """Counts of values inside and outside the 90 % intervals, with their effective number.
+    """Counts of values inside and outside the 90 % intervals, and their effective number.
 
-    `inside` counts as `bd.score` does: an interval that ends at zero holds all zeros. `missed`
-    counts by the randomised PIT, so that a right forecast misses a tenth of its zeros, too.
+    Args:
+        inside: the number of values inside, counted as by `bd.score`: an interval that ends at zero
+            holds all zeros.
+        number: the number of values.
+        missed: the number of values outside, by the randomised PIT. So a calibrated forecast misses
+            a tenth of its zeros, too.
+        worth: the number of independent values with as much information.
     """
 
     inside: int
@@ -51,12 +56,15 @@ class _Hits(NamedTuple):
 
     @property
     def chance(self) -> float:
-        """The binomial probability that as many of `worth` values miss intervals that hold 90 %."""
+        """The binomial probability that as many of `worth` values miss calibrated intervals."""
         missed = self.missed / self.number * self.worth
         return float(betainc(missed, self.worth - missed + 1, _OUTSIDE)) if missed > 0 else 1.0
 
     def not_below(self, worth: float) -> float:
-        """Lower end of the one-sided 95 % interval of the coverage from `worth` values.
+        """Return the lower end of the one-sided 95 % confidence interval of the coverage.
+
+        Args:
+            worth: the number of independent values.
 
         Returns:
             The lower end.
@@ -74,7 +82,7 @@ def scorable(pairs: Ensembles) -> Ensembles:
     """Leave out observables with fewer than two draws, or without a value.
 
     Returns:
-        The others.
+        Draws and values of the other observables.
     """
     return {name: pair for name, pair in pairs.items() if len(pair[0]) > 1 and pair[1].size}
 
@@ -82,8 +90,12 @@ def scorable(pairs: Ensembles) -> Ensembles:
 def finite_at(draws: np.ndarray, observed: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Keep observed values, and draws that are finite at all of them.
 
+    Args:
+        draws: draws `(draw, datum)`.
+        observed: the data, NaN where missing.
+
     Returns:
-        Draws `(draw, value)` and values `(value,)`.
+        At most 4000 draws `(draw, value)`, and the values `(value,)`.
     """
     seen = np.isfinite(observed)
     ok = np.isfinite(draws[:, seen]).all(axis=1)
@@ -97,19 +109,21 @@ def coverage_finding(own: Ensembles, scored: Ensembles, data: Mapping[Any, Any])
     A forecast is called overconfident if less than 1 % of calibrated forecasts are as bad in one of
     these tests:
 
-    1. Too many values lie outside the 90 % intervals, by the PIT: of all values, or of a group by
-       size of forecast. For correlated errors, the effective number of values comes from the
-       correlation of the normal scores $z = \Phi^{-1}(\mathrm{PIT})$.
+    1. Too many values lie outside the 90 % intervals, by the PIT: among all values, or in a group
+    of
+       values by size of the forecast. For correlated errors, the effective number of values comes
+       from the correlation of the normal scores $z = \Phi^{-1}(\mathrm{PIT})$.
     2. Too few values lie inside, or the mean CRPS is too high, compared with data simulated from
        the forecast. Their errors are as correlated as the forecast expects.
 
-    Otherwise the forecast is good if the data rule out a coverage below one half, and inconclusive
-    if they do not. This takes the smaller effective number of values from 1 and 2.
+    Otherwise the forecast is good if the data rule out a coverage below one half. It is
+    inconclusive if the data do not. This uses the smaller of the effective numbers of values in
+    tests 1 and 2.
 
     Args:
         own: draws `(draw, datum)` and observations `(datum,)` by observable.
-        scored: the same at observed data, with draws that are finite there.
-        data: the data by observable, time first, of which only shapes matter.
+        scored: draws and values from `finite_at`, by observable.
+        data: the data by observable, with time as first dimension; only their shapes are used.
 
     Returns:
         The finding.
@@ -119,7 +133,7 @@ def coverage_finding(own: Ensembles, scored: Ensembles, data: Mapping[Any, Any])
     """
     # 1. Coverage of all values and of groups by size of forecast, by the PIT.
     found, *groups = _hits(own, scored, data)
-    # 2. Coverage and CRPS beside data that the forecast simulates.
+    # 2. Coverage and CRPS, compared with data that the forecast simulates.
     fewer, further, ratio, worth = _beside_replicates(scored, found)
     by_own = 2 * min(fewer, further)
     name, worst = min(zip(_GROUPS, groups, strict=True), key=lambda group: group[1].chance)
@@ -161,7 +175,10 @@ def coverage_finding(own: Ensembles, scored: Ensembles, data: Mapping[Any, Any])
 
 
 def _hits(own: Ensembles, scored: Ensembles, data: Mapping[Any, Any]) -> Iterator[_Hits]:
-    """Yield the coverage counts of all held-out values, then of each group by forecast size."""
+    """Yield the counts of all held-out values, then of each group by size of the forecast.
+
+    Arguments are as for `coverage_finding`.
+    """
     # Importing SciPy's statistics takes a second, so only where it is needed.
     from scipy.stats import rankdata
 
@@ -185,7 +202,12 @@ def _hits(own: Ensembles, scored: Ensembles, data: Mapping[Any, Any]) -> Iterato
 
 
 def _hits_of(held: Sequence[np.ndarray], normal: Sequence[np.ndarray]) -> _Hits:
-    """The hits where normal scores are known."""
+    """Return the counts of values whose normal scores are known.
+
+    Args:
+        held: for each observable, 1 for values inside the 90 % interval and 0 for others.
+        normal: for each observable, the normal scores; NaN for values that are not counted.
+    """
     z = np.concatenate([grid.ravel() for grid in normal])
     known = np.isfinite(z)
     inside = int(np.nansum(np.concatenate([grid.ravel() for grid in held])[known]))
@@ -196,12 +218,16 @@ def _hits_of(held: Sequence[np.ndarray], normal: Sequence[np.ndarray]) -> _Hits:
 def _beside_replicates(scored: Ensembles, found: _Hits) -> tuple[float, float, float, float]:
     """Compare data with data simulated from the forecast.
 
-    If all errors are nearly one shared error, the intervals of a tenth of right forecasts hold
-    nothing. Then only the CRPS can show a fault.
+    If all values share nearly the same error, the intervals of a tenth of calibrated forecasts hold
+    no value. Then only the CRPS can show overconfidence.
+
+    Args:
+        scored: draws and values from `finite_at`, by observable.
+        found: the counts of all values.
 
     Returns:
-        How often as few values lie inside, how often the CRPS is as high, the ratio of the CRPS to
-        its expectation, and the number of independent values.
+        The share of simulated data with as few values inside; the share with as high a CRPS; the
+        ratio of the CRPS to its expectation; and the number of independent values.
     """
     counts = np.zeros(min(len(draws) for draws, _ in scored.values()))
     independent = 0.0
@@ -219,7 +245,11 @@ def _beside_replicates(scored: Ensembles, found: _Hits) -> tuple[float, float, f
 
 
 def _distance(scored: Ensembles) -> tuple[float, np.ndarray]:
-    """The mean CRPS of data and of replicates, in units of its expectation."""
+    """Return the mean CRPS of data and of simulated data, in units of its expectation.
+
+    Returns:
+        The mean CRPS of the data, and of each simulated data set.
+    """
     blocks = []
     for draws, observed in scored.values():
         some = thinned(observed.size, _VALUES)
@@ -239,4 +269,5 @@ def _distance(scored: Ensembles) -> tuple[float, np.ndarray]:
 
 
 def _rare(hits: _Hits) -> str:
+    """Return in words how often so many values miss by chance."""
     return "less than 0.1% of cases" if hits.chance < ABSURD else f"{hits.chance:.1%} of cases"

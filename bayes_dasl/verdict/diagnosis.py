@@ -34,7 +34,7 @@ from .chain_convergence import (
 )
 from .posterior_findings import posterior_findings, unseen_functions
 
-# Target acceptance rates that a remedy names, if the fit had a lower one.
+# Target acceptance rates that a remedy proposes: the first one above the rate of the fit.
 _ACCEPTANCE = (0.95, 0.99)
 
 
@@ -45,26 +45,29 @@ def diagnose(
     *,
     competitors: Mapping[str, xr.DataTree] | None = None,
 ) -> Diagnosis:
-    """Judge a fit and its forecast: can the sampling be trusted, and does the model fit?
+    """Judge whether the sampling of a fit can be trusted, and whether the model fits.
 
-    **Sampling** is judged by R-hat, effective sample sizes, energy, divergences and failures, for
-    science parameters, trajectories (conditional means at the training times) and the vector field
-    of a network, also along the forecast. Weights of networks are not judged, since several sets of
-    weights give the same function. Of more than 200 points 200 evenly spaced ones are judged. The
-    bounds allow for the worst of more than ten quantities. Draws that are not finite are left out
-    and counted. Draws that are no chains, such as an ensemble, are judged by their engine; held-out
-    data may confirm their spread.
+    **Sampling** is tested by R-hat, effective sample sizes, energy, divergences and failures. The
+    tested quantities are science parameters, trajectories (conditional means at the training times)
+    and the vector field of a network, also along the forecast. Weights of networks are not tested,
+    since several sets of weights give the same function. Of more than 200 points, 200 evenly spaced
+    ones are tested. For more than ten quantities, the bounds allow for the maximum of so many.
+    Draws that are not finite are left out and counted. For draws that are no chains, such as an
+    ensemble, the findings come from their engine; held-out data may confirm their spread.
 
-    **The model** is judged as far as a forecast and data allow:
+    **The model** is tested as far as a forecast and data allow:
 
-    - training data, by residuals compared with those that the model simulates: their size, serial
-      correlation, tails, skewness, and growth with the prediction; in a population also by
-      differences of scale between members;
+    - training data, by residuals compared with simulated ones: their size, serial correlation,
+    tails,
+      skewness, and growth with the prediction; in a population also by differences of scale between
+      groups;
     - held-out data, by coverage, by CRPS, and by whether climatology, persistence or a competing
-      model forecasts better. Data that could hardly have shown a fault are "inconclusive". Rows of
-      another table with the labels of fitted rows count as held out;
-    - the prior, by how far the posterior lies from it. Random effects are judged by their
-      hyperparameters.
+      model forecasts better. Data that could hardly have shown a fault are "inconclusive". If the
+      forecast is for other data whose index has the same values as fitted rows, they count as held
+      out;
+    - the prior, by how far the posterior lies from it. Hyperparameters are tested in place of
+    random
+      effects.
 
     Args:
         post: the result of `fit`.
@@ -76,8 +79,9 @@ def diagnose(
         The findings, and a verdict that `print` shows.
 
     Raises:
-        MismatchError: if `post` is no posterior, `fc` is no forecast or was made from another
-            posterior, or the data have other inputs than the fit at the same labels.
+        MismatchError: if `post` is no posterior, or `fc` is no forecast or was made from another
+            posterior. Also if the data have other inputs than the fit at the same values of the
+            index.
 
     Source: Vehtari et al. (2021), Rank-normalization, folding, and localization.
 
@@ -92,7 +96,7 @@ def diagnose(
     _check_diagnosed(post, fc, competitors)
     _check_made_from(post, fc)
     said = borne_out_by(post, fc, test, _engine_findings(post))
-    # Draws that are no chains are judged by their engine alone: they have no R-hat.
+    # Draws that are no chains have no R-hat: only their engine can assess them.
     judged = quantities(post, fc) if are_chains(post) else ()
     of_draws = posterior_findings(post, agreed=all(map(agreed, judged)))
     if are_chains(post):
@@ -114,6 +118,7 @@ def diagnose(
 
 
 def _check_diagnosed(post: Any, fc: Any, competitors: Any) -> None:
+    """Raise MismatchError unless the arguments of `diagnose` have the right types and groups."""
     if not isinstance(post, xr.DataTree) or "posterior" not in post.children:
         raise MismatchError(
             "this is no posterior: it has no group 'posterior'; give the result of bd.fit"
@@ -148,7 +153,7 @@ def _check_made_from(post: xr.DataTree, fc: xr.DataTree | None) -> None:
         )
     if fc is None or not of or "posterior" not in fc.children:  # made by hand
         return
-    # Of one model and data there may be several posteriors, by other engines and keys.
+    # The same model and data may have several posteriors, by different engines and random seeds.
     for name, pushed in fc["posterior"].to_dataset().items():
         if name in post["posterior"]:
             pushed, drawn = xr.align(
@@ -165,6 +170,7 @@ def _check_made_from(post: xr.DataTree, fc: xr.DataTree | None) -> None:
 
 
 def _what_if_findings(fc: xr.DataTree | None) -> Iterator[Finding]:
+    """Yield a warning if the forecast was made with another model than the fitted one."""
     if fc is not None and fc.attrs.get("what_if", 0):
         message = "the forecast is of another model than the fitted one, by draws of the latter"
         remedy = "read it as what would be; to judge the model itself, fit it"
@@ -172,7 +178,10 @@ def _what_if_findings(fc: xr.DataTree | None) -> Iterator[Finding]:
 
 
 def _engine_findings(post: xr.DataTree) -> tuple[Finding, ...]:
-    """Findings of the engine on its run; without any, a warning on approximate draws."""
+    """Return the findings of the engine on its run.
+
+    If there are none and the draws are no chains, a warning says that the engine reports nothing.
+    """
     said = kept_findings(post)
     if are_chains(post) or not all(map(is_lost_look, said)):
         return said
@@ -180,6 +189,7 @@ def _engine_findings(post: xr.DataTree) -> tuple[Finding, ...]:
 
 
 def _run_findings(post: xr.DataTree) -> Iterator[Finding]:
+    """Yield findings on an interrupted run, and on a single chain."""
     sizes = post["posterior"].sizes
     chains = sizes.get("chain", 1)
     draws = sizes.get("draw", 0)
@@ -203,6 +213,7 @@ def _run_findings(post: xr.DataTree) -> Iterator[Finding]:
 
 
 def _divergence_findings(post: xr.DataTree) -> Iterator[Finding]:
+    """Yield the finding on the number of divergences; none if the engine counts none."""
     stats = dict(variables(post, "sample_stats"))
     diverging = stats.get("diverging")
     cut_short = stats.get("solver_failure")

@@ -11,14 +11,18 @@ from ..data.dates import in_words
 
 
 def element_names(name: str, variable: xr.DataArray) -> list[str]:
-    """Names of all elements of a variable `(chain, draw, …)`: `rate[0]`, or `flow at time 3`.
+    """Return names of all elements of a variable, such as `rate[0]`, or `flow at time 3`.
+
+    Args:
+        name: the variable.
+        variable: its draws, `(chain, draw, …)`.
 
     Returns:
         One name for each element.
     """
     inner = variable.dims[2:]
     if inner == (f"{name}_{DATUM}",):
-        # Coordinates beside the dimension say which datum it is.
+        # Further coordinates along the same dimension identify the datum.
         held = {
             str(c).removeprefix(f"{name}_"): v.values
             for c, v in variable.coords.items()
@@ -33,11 +37,12 @@ def element_names(name: str, variable: xr.DataArray) -> list[str]:
 
 
 def _at_place(name: str, dims: Iterable[Hashable], place: Iterable[object]) -> str:
+    """Return a name such as `flow at time 3`, from the coordinates of one element."""
     return f"{name} at {', '.join(f'{d} {in_words(v)}' for d, v in zip(dims, place, strict=True))}"
 
 
 def is_common(variable: xr.DataArray) -> bool:
-    """Whether a variable is a scientific parameter that all groups of a population share.
+    """Return whether a variable is a scientific parameter that all groups of a population share.
 
     Returns:
         False for random effects, and for parameters that are not scientific.
@@ -49,7 +54,7 @@ def is_common(variable: xr.DataArray) -> bool:
 
 
 def read_more(label: str) -> str:
-    """A pointer to functions that analyse the identifiability of a parameter.
+    """Return a hint at functions that analyse the identifiability of a parameter.
 
     Returns:
         A clause for a remedy.

@@ -17,16 +17,24 @@ from ..scores.matching import Span, fitted_between, matched
 from .coverage import coverage_finding, finite_at, scorable
 
 EXTRAPOLATION = "extrapolation"
-# Share of its range by which an input may leave it.
+# Share of the fitted range by which an input may lie beyond it.
 _SLACK = 0.05
 # Share of rows up to which nothing is reported.
 _FEW = 0.05
-# Probability of so few values in 90 % intervals.
+# A coverage is too low if so few values lie in 90 % intervals with less than this probability.
 _TOO_FEW_COVERED = 0.05
 
 
 class Leaving(NamedTuple):
-    """Rows of a forecast, and those in which a function leaves the range of its fitted inputs."""
+    """Rows of a forecast in which a function leaves the range of its inputs in the fit.
+
+    Args:
+        function: the name of the function.
+        rows: the index of the rows that are compared.
+        outside: flags of these rows in which an input lies outside its fitted range.
+        inputs: the inputs that lie outside in some row.
+        ranges: the fitted range of each of these inputs, lower and upper end.
+    """
 
     function: str
     rows: np.ndarray
@@ -36,10 +44,14 @@ class Leaving(NamedTuple):
 
 
 def leaving(post: xr.DataTree, fc: xr.DataTree) -> list[Leaving]:
-    """The unknown functions that a forecast evaluates beyond their training range, with the rows.
+    """Find rows in which a forecast evaluates unknown functions beyond their fitted range.
 
-    Each input has its own range, widened by a twentieth at each end. Only rows that were not
-    fitted, and whose inputs are known, count.
+    Each input has its own range, widened by a twentieth at each end. Rows that were fitted are
+    ignored.
+
+    Args:
+        post: the posterior.
+        fc: a forecast from it.
 
     Returns:
         One entry for each function.
@@ -63,7 +75,7 @@ def leaving(post: xr.DataTree, fc: xr.DataTree) -> list[Leaving]:
         beyond = (variable.values < ends[0] - slack) | (variable.values > ends[1] + slack)
         inputs = found.setdefault(variable.attrs["function"], [])
         inputs.append((variable.attrs["input"], beyond, ends))
-    # 2. By function: rows in which any input does so, and the inputs that do.
+    # 2. For each function: rows in which any input leaves its range, and the names of such inputs.
     result = []
     for function, inputs in found.items():
         outside = np.any([beyond for _, beyond, _ in inputs], axis=0)
@@ -74,7 +86,14 @@ def leaving(post: xr.DataTree, fc: xr.DataTree) -> list[Leaving]:
 
 
 def _fitted(labels: np.ndarray, seen: np.ndarray, span: Span) -> np.ndarray:
-    """Return which rows of a forecast were fitted; none without a span."""
+    """Flag the rows of a forecast that were fitted.
+
+    Args:
+        labels: the index of the rows of the forecast.
+        seen: the index of the rows of the fit.
+        span: the first and last fitted time whose inputs the forecast shares. Without an end, no
+            row counts as fitted.
+    """
     start, end = span
     if end is None:
         return np.zeros(labels.shape, bool)
@@ -84,15 +103,15 @@ def _fitted(labels: np.ndarray, seen: np.ndarray, span: Span) -> np.ndarray:
 def extrapolation_findings(
     post: xr.DataTree, fc: xr.DataTree, test: xr.Dataset | None
 ) -> Iterator[Finding]:
-    """Findings on forecasts beyond the training range of an unknown function.
+    """Yield findings on forecasts beyond the fitted range of an unknown function.
 
     Args:
         post: the posterior.
         fc: a forecast from it.
-        test: the held-out data.
+        test: the held-out data, if there are any.
 
-    Returns:
-        A finding for each function that leaves its range in more than a few rows.
+    Yields:
+        A finding for each function that leaves its range in more than 5 % of the rows.
     """
     for left in leaving(post, fc):
         if left.outside.mean() <= _FEW:
@@ -112,7 +131,14 @@ def extrapolation_findings(
 def _extrapolation_finding(
     left: Leaving, message: str, fc: xr.DataTree, test: xr.Dataset | None
 ) -> Finding:
-    """The finding on a function, by held-out data in its rows outside the range."""
+    """Return the finding on a function, by held-out data in its rows outside the range.
+
+    Args:
+        left: the function and its rows.
+        message: the beginning of the message.
+        fc: the forecast.
+        test: the held-out data, if there are any.
+    """
     subject = f"{EXTRAPOLATION} of {left.function}"
     ensembles, common = _there(fc, test, left.rows[left.outside])
     scored = scorable({name: finite_at(*pair) for name, pair in ensembles.items()})
@@ -139,7 +165,7 @@ def _extrapolation_finding(
 
 
 def _few(ensembles: Ensembles) -> bool:
-    """Whether the 90 % intervals hold too few of the values for independent errors."""
+    """Return whether too few values lie in their 90 % intervals, if errors are independent."""
     held = np.concatenate([covered(draws, observed, 90) for draws, observed in ensembles.values()])
     return bool(bdtr(np.nansum(held), np.isfinite(held).sum(), 0.9) < _TOO_FEW_COVERED)
 
@@ -147,7 +173,15 @@ def _few(ensembles: Ensembles) -> bool:
 def _there(
     fc: xr.DataTree, test: xr.Dataset | None, rows: np.ndarray
 ) -> tuple[Ensembles, xr.Dataset]:
-    """Draws and held-out values at some rows, by observable; empty without such rows."""
+    """Return draws and held-out values at some rows, by observable, and the values as a dataset.
+
+    Both are empty if there are no held-out data at these rows.
+
+    Args:
+        fc: the forecast.
+        test: the held-out data, if there are any.
+        rows: the index of the rows.
+    """
     index = index_of(fc["predictions"].to_dataset())
     if test is None or not (some := np.isin(test[index].values, rows)).any():
         return {}, xr.Dataset()

@@ -1,7 +1,7 @@
-"""Combinations of parameters that the data do not identify, by posterior and prior draws.
+"""Combinations of parameters that the data do not identify, from posterior and prior draws.
 
-No solver runs. Random effects, weights of networks and latent states are left out: a population is
-judged by its hyperparameters.
+No solver runs. Random effects, weights of networks and latent states are left out: the
+hyperparameters of a population are tested instead.
 """
 
 import math
@@ -18,21 +18,30 @@ from ..scores.draws_at_data import merged
 from .element_names import element_names, is_common, read_more
 
 _CENTRAL = (0.15866, 0.84134)
-# A parameter is tied to the others if less than a tenth of its variance is left, given these.
+# A parameter is tied to the others if at most a tenth of its variance is left given the others; two
+# parameters are linked from this partial correlation.
 _TIED, _LINKED = 0.1, 0.3
-# A combination is unidentified if half of its prior variance is left, and two of its parameters
-# keep a fifth of theirs.
+# A combination is unidentified if the posterior keeps half of its prior variance, and at least a
+# fifth of the prior variance of two of its parameters.
 _LEFT, _KEPT = 0.5, 0.2
 # Kurtosis of two modes: 1 for two points, 1.8 for a uniform distribution.
 _TWO_MODES = 1.6
-# Draws for each parameter, and prior widths beyond which tails are clipped.
+# The least number of draws for each parameter, and the number of prior widths beyond which prior
+# draws are clipped.
 _DRAWS_A_NUMBER, _TAILS = 10, 4.0
-# The least positive share of the prior of a positive parameter, and the least number of draws.
+# The least share of positive prior draws of a positive parameter, and the least number of prior
+# draws in which all such parameters are positive.
 _MOSTLY, _FEWEST_PRIOR = 0.8, 100
 
 
 class Numbers(NamedTuple):
-    """Scalar parameters: `draws` is `(draw, number)`, `prior` `(prior draw, number)`."""
+    """Scalar parameters with their draws.
+
+    Args:
+        labels: the name of each parameter.
+        draws: posterior draws, `(draw, parameter)`.
+        prior: prior draws, `(prior draw, parameter)`.
+    """
 
     labels: list[str]
     draws: np.ndarray
@@ -40,7 +49,7 @@ class Numbers(NamedTuple):
 
     @property
     def positive(self) -> np.ndarray:
-        """Return which are positive in the posterior, and mostly positive under the prior."""
+        """Flags of parameters that are positive in the posterior, and mostly so in the prior."""
         positive = (self.draws > 0).all(axis=0)
         before = self.prior > 0
         mostly = positive & (before.mean(axis=0) >= _MOSTLY)
@@ -49,14 +58,14 @@ class Numbers(NamedTuple):
 
 
 def ties(post: xr.DataTree) -> Iterator[tuple[list[str], Finding]]:
-    """Labels and finding of each group of parameters that are identified only in combination.
+    """Yield groups of parameters that are identified only in combination, with a finding each.
 
-    Two parameters may both keep most of their prior spread while their product is known to a per
-    cent. A single parameter about which the data say little is no fault: it has an informative
-    prior.
+    For example, two parameters may keep most of their prior spread although their product is known
+    to a per cent. A single parameter that keeps its prior spread is no fault: its prior is
+    informative.
 
-    Returns:
-        Labels and finding by group.
+    Yields:
+        Pairs of the names of the parameters and the finding.
     """
     if "prior" not in post.children:
         return
@@ -80,7 +89,10 @@ def ties(post: xr.DataTree) -> Iterator[tuple[list[str], Finding]]:
 
 
 def _varying_parameters(post: xr.DataTree) -> Numbers:
-    """Common scientific parameters with finite draws that vary; none if there are too few draws."""
+    """Return the common scientific parameters whose draws are finite and vary.
+
+    The result is empty if there are too few draws for so many parameters.
+    """
     labels, draws, before = [], [], []
     prior = post["prior"].to_dataset()
     for name, variable in post["posterior"].to_dataset().data_vars.items():
@@ -106,15 +118,23 @@ def _varying_parameters(post: xr.DataTree) -> Numbers:
 
 
 def _middle_and_width(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Median, and half of the central 68 % interval, of each column, which tails do not affect."""
+    """Return the median of each column, and half of its central 68 % interval.
+
+    Unlike mean and standard deviation, they do not depend on the tails.
+    """
     low, middle, high = np.quantile(values, (_CENTRAL[0], 0.5, _CENTRAL[1]), axis=0)
     return middle, (high - low) / 2
 
 
 class _Scale:
-    r"""Posterior and prior covariances in units of prior widths; on the log scale for `logs`.
+    r"""Posterior and prior covariances of parameters, in units of their prior widths.
 
-    Given the others, parameter i has the variance $1 / (C^{-1})_{ii}$.
+    Given all other parameters, parameter $i$ has the variance $1 / (C^{-1})_{ii}$ for the
+    covariance $C$.
+
+    Args:
+        numbers: the parameters with their draws.
+        logs: flags of the parameters that are taken on the log scale.
     """
 
     def __init__(self, numbers: Numbers, logs: np.ndarray):
@@ -132,15 +152,15 @@ class _Scale:
         self.prior = np.atleast_2d(np.corrcoef(central, rowvar=False)) + 1e-9 * np.eye(len(logs))
 
     def tied(self) -> list[np.ndarray]:
-        """Groups of parameters that the data tie to each other, by their indices.
+        """Return groups of parameters that the data tie to each other.
 
         Ties that the prior already has do not count, such as those of shares that sum to one.
 
         Returns:
-            Groups of two or more parameters.
+            Groups of two or more parameters, by their indices.
         """
-        # 1. Variance given all others, 1 / (C⁻¹)_ii, well below the total variance. A little more
-        # variance keeps the matrix regular for exact ties.
+        # 1. Variance given all others, 1 / (C⁻¹)_ii, well below the total variance. A small
+        # addition to the variances keeps the matrix regular for exact ties.
         covariance = self.covariance + 1e-9 * np.diag(np.diag(self.covariance))
         precision = np.linalg.inv(covariance)
         before = np.linalg.inv(self.prior)
@@ -153,10 +173,16 @@ class _Scale:
         return [members for members in groups if members.size > 1]
 
     def left(self, group: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Combinations of a group and the shares of prior variance left along them, least first.
+        """Return combinations of a group, and the share of prior variance left along each.
 
-        A combination is a row of weights of parameters in units of the prior's widths. Its prior
+        A combination is a row of weights of parameters in units of the prior widths. Its prior
         variance is one.
+
+        Args:
+            group: the indices of the parameters.
+
+        Returns:
+            The shares in ascending order, and the combinations as rows in the same order.
         """
         within = np.ix_(group, group)
         # Generalised eigenvectors have a prior variance of one.
@@ -164,9 +190,12 @@ class _Scale:
         return shares, combinations.T
 
     def has_wide_combination(self, group: np.ndarray) -> bool:
-        """Whether a combination of at least two parameters of a group keeps its prior spread.
+        """Return whether a combination of two or more parameters of a group keeps its prior spread.
 
         Two separate modes also make a combination wide, but the data identify each mode.
+
+        Args:
+            group: the indices of the parameters.
 
         Returns:
             Whether the data leave a combination unidentified.
@@ -178,10 +207,14 @@ class _Scale:
         return bool(shares[-1] >= _LEFT and wide.sum() >= 2 and kurtosis >= _TWO_MODES)
 
     def spread(self, group: np.ndarray, weights: np.ndarray) -> tuple[float, float]:
-        """Posterior and prior standard deviation of a combination, by weights of parameters.
+        """Return the posterior and the prior standard deviation of a combination of parameters.
+
+        Args:
+            group: the indices of the parameters.
+            weights: the weight of each parameter, in its own units.
 
         Returns:
-            √(wᵀ C w) for the posterior and the prior.
+            √(wᵀ C w) with the weights w and the covariance C of posterior and prior.
         """
         each = weights * self.width[group]
         within = np.ix_(group, group)
@@ -194,10 +227,16 @@ class _Scale:
         return after, before
 
     def weights(self, group: np.ndarray, combination: np.ndarray) -> np.ndarray:
-        """Weights of parameters in a combination, where the first of the largest is one.
+        """Return the weights of parameters in a combination, in the parameters' own units.
+
+        They are divided by the first weight that is among the largest, which so becomes one.
+
+        Args:
+            group: the indices of the parameters.
+            combination: weights in units of the prior widths.
 
         Returns:
-            The weights, rounded to whole numbers if these are near.
+            The weights, rounded to integers if they are near.
         """
         found = combination / self.width[group]
         first = np.flatnonzero(np.abs(found) > 0.9 * np.abs(found).max())[0]
@@ -207,6 +246,13 @@ class _Scale:
 
 
 def _tie_finding(labels: list[str], scale: _Scale, group: np.ndarray) -> Finding:
+    """Return the finding on a group of parameters that are identified only in combination.
+
+    Args:
+        labels: the names of the parameters.
+        scale: the scale on which they are tied.
+        group: their indices.
+    """
     shares, combinations = scale.left(group)
     logs = scale.logs[group]
     # The narrowest combination is known best.
@@ -243,6 +289,7 @@ def _tie_finding(labels: list[str], scale: _Scale, group: np.ndarray) -> Finding
 
 
 def _to_within(sd: float, logs: bool) -> str:
+    """Return a standard deviation in words; on the log scale as a percentage or a factor."""
     if not logs:
         return f"to within {sd:.2g}"
     return (
@@ -253,11 +300,15 @@ def _to_within(sd: float, logs: bool) -> str:
 
 
 def _as_wide(share: float) -> str:
+    """Return in words how wide the posterior is, relative to the prior."""
     return f"the posterior is {'' if share > 0.95 else f'{share:.0%} '}as wide as the prior"
 
 
 def _combination(labels: list[str], weights: np.ndarray, logs: np.ndarray) -> str:
-    """`k1 · k2 / k3^0.5` of logarithms, else `level + 0.5 · slope`."""
+    """Return a combination as text, such as `level + 0.5 · slope`.
+
+    If all parameters are on the log scale, it is a product such as `k1 · k2 / k3^0.5`.
+    """
     products = bool(logs.all())
     names = labels
     if not products:

@@ -14,24 +14,28 @@ from .._statistics.dependence import error_of_mean
 from ..scores.draws_at_data import Ensembles, crps_at, lower_by, mean_crps
 from .residuals import share_beyond
 
-# Share of replicates for which the baseline leads by more: a warning, and bad.
+# A baseline with a larger lead in less than this share of replicates gives a warning, or a bad
+# finding.
 _BEATEN, _CLEARLY = 0.02, 0.002
-# Share of a score by which another forecast must be better.
+# Another forecast must have a CRPS that is lower by this share.
 _LEAD = 0.05
 # Replicates of held-out data, and the approximate number of values that are compared.
 _REPLICATES, _VALUES = 500, 400
-# Times that are kept before places are left out.
+# The least number of times to which data are thinned; beyond that, places are thinned.
 _FEWEST_TIMES = 20
 
 
 class _Lead(NamedTuple):
-    r"""The lead of another forecast at each value, relative to our mean CRPS.
+    r"""By how much another forecast is better at each value, relative to our mean CRPS.
 
-    $l_i = (c_i - c'_i) / \bar c$ with our CRPS $c$ and theirs $c'$; the `residual`
-    $l_i - \bar l\, c_i / \bar c$ has the standard error of the ratio $\bar l$ (delta method)
+    The lead is $l_i = (c_i - c'_i) / \bar c$ with our CRPS $c_i$ of value $i$, their CRPS $c'_i$
+    and our mean CRPS $\bar c$. The residual $l_i - \bar l\, c_i / \bar c$ has the standard error of
+    the ratio $\bar l$ (delta method).
 
-    Shapes: `grid` and `residual` as the data, time first, NaN where nothing is compared;
-    `replicates` is `(replicate, value)`.
+    Args:
+        grid: the lead at each value, in the shape of the data, time first; NaN where not compared.
+        residual: the residual at each value, in the same form.
+        replicates: the lead in data simulated from our forecast, `(replicate, value)`.
     """
 
     grid: np.ndarray
@@ -40,10 +44,10 @@ class _Lead(NamedTuple):
 
 
 def lead_of(own: Ensembles, other: Ensembles, data: xr.Dataset) -> tuple[float, float, int]:
-    """The mean lead of another forecast, relative to our mean CRPS.
+    """Return the mean lead of another forecast: by how much its CRPS is lower, relative to ours.
 
     Args:
-        own: draws and observations of each observable.
+        own: our draws and observations of each observable.
         other: draws of the other forecast.
         data: the observations, with time as first dimension.
 
@@ -61,15 +65,15 @@ def lead_of(own: Ensembles, other: Ensembles, data: xr.Dataset) -> tuple[float, 
 def against_competitor(
     name: str, own: Ensembles, other: Ensembles, data: xr.Dataset
 ) -> Iterator[Finding]:
-    """A finding on a competing model: whether its CRPS is clearly lower, by 5 % at least.
+    """Yield a finding on a competing model: whether its CRPS is clearly lower, by at least 5 %.
 
     Args:
         name: the name of the competing model.
-        own: draws and observations of each observable.
-        other: those of the competing model.
+        own: our draws and observations of each observable.
+        other: draws and observations of the competing model.
         data: the observations, with time as first dimension.
 
-    Returns:
+    Yields:
         At most one finding.
     """
     leads = _crps_leads(own, other, data, replicates=0)
@@ -87,15 +91,17 @@ def against_competitor(
 def against_baseline(
     name: str, own: Ensembles, other: Ensembles, data: xr.Dataset
 ) -> Iterator[Finding]:
-    """A finding on a baseline, if its lead is larger than by chance in simulated data.
+    """Yield a finding on a baseline whose lead is larger than chance explains.
+
+    Chance is estimated from data simulated with our forecast.
 
     Args:
         name: the name of the baseline.
-        own: draws and observations of each observable.
-        other: those of the baseline.
+        own: our draws and observations of each observable.
+        other: draws and observations of the baseline.
         data: the observations, with time as first dimension.
 
-    Returns:
+    Yields:
         At most one finding.
     """
     leads = _crps_leads(own, other, data)
@@ -113,7 +119,15 @@ def against_baseline(
 def _better_finding(
     name: str, level: Level, leads: Sequence[_Lead], own: Ensembles, other: Ensembles
 ) -> Finding:
-    """The finding on a better forecast, with the lead over all values as in the scores."""
+    """Return the finding that another forecast is better; it states the lead over all values.
+
+    Args:
+        name: the name of the other forecast.
+        level: the level of the finding.
+        leads: the lead for each observable, at the values that are compared.
+        own: our draws and observations of each observable.
+        other: draws and observations of the other forecast.
+    """
     ours, theirs = (np.array([mean_crps(*e[n]) for n in own]) for e in (own, other))
     counts = np.array([np.isfinite(observed).sum() for _, observed in own.values()])
     lower = lower_by(ours, theirs, counts)
@@ -136,19 +150,19 @@ def _better_finding(
 
 
 def _finite_leads(leads: Sequence[_Lead]) -> np.ndarray:
-    """All finite leads, concatenated."""
+    """Return the leads of all compared values of all observables, as one array."""
     return np.concatenate([lead.grid[np.isfinite(lead.grid)] for lead in leads])
 
 
 def _lead_error(leads: Sequence[_Lead]) -> float:
-    """The standard error of the mean of the leads."""
+    """Return the standard error of the mean lead over all observables."""
     return error_of_mean([lead.residual for lead in leads])
 
 
 def _crps_leads(
     own: Ensembles, other: Ensembles, data: xr.Dataset, replicates: int = _REPLICATES
 ) -> list[_Lead]:
-    """The lead of another forecast for each observable."""
+    """Return the lead of another forecast for each observable."""
     return [
         _crps_lead(pair, other[name][0], data[name].shape, replicates) for name, pair in own.items()
     ]
@@ -157,7 +171,15 @@ def _crps_leads(
 def _crps_lead(
     own: tuple[np.ndarray, np.ndarray], other: np.ndarray, shape: tuple[int, ...], replicates: int
 ) -> _Lead:
-    # 1. Values that both forecast, thinned, and our draws that are finite there.
+    # 1. Values that both forecasts have, thinned, and our draws that are finite at all of them.
+    """Return the lead of another forecast for one observable.
+
+    Args:
+        own: our draws `(draw, datum)` and the observations `(datum,)`.
+        other: draws `(draw, datum)` of the other forecast.
+        shape: the shape of the data, time first.
+        replicates: the number of data sets simulated from our draws.
+    """
     draws, observed = own
     grid = np.full((2, observed.size), np.nan)
     both = np.isfinite(draws).any(axis=0) & np.isfinite(other).any(axis=0)
@@ -183,9 +205,12 @@ def _crps_lead(
 
 
 def _compared_values(known: np.ndarray) -> np.ndarray:
-    """Mask of the values that are compared: all, or those at evenly spaced times and places.
+    """Flag the values that are compared: all, or those at evenly spaced times and places.
 
     All chosen places of a time are kept, so that dependence in time and space can be estimated.
+
+    Args:
+        known: flags of the values that can be compared, time first.
     """
     number = int(known.sum())
     if number <= _VALUES:

@@ -1,4 +1,4 @@
-"""Groups of a population that lie further from all others than in prior draws."""
+"""Groups of a population that differ from all other groups more than in prior draws."""
 
 from __future__ import annotations
 
@@ -19,16 +19,17 @@ _DRAWS = 1000
 
 
 def outlying_findings(post: xr.DataTree) -> Iterator[Finding]:
-    r"""Findings on groups that differ from the others more than in prior draws.
+    r"""Yield findings on groups that differ from the others more than in prior draws.
 
-    1. Each draw is transformed to the unconstrained scale. Each group is compared with the others
-       by $t_i = (z_i - \bar z_{-i}) / s_{-i}$, which depends on neither the mean nor the scale of
-       the population.
+    1. Each draw is transformed to the unconstrained scale. The value $z_i$ of each group is
+    compared
+       with the mean and standard deviation of all others by $t_i = (z_i - \bar z_{-i}) / s_{-i}$.
+       It depends on neither the mean nor the scale of the population.
     2. Prior draws give the distribution of the largest $\log |t_i|$ in a sound population.
-    3. The posterior median of the largest is compared with it. A group without information in its
-       data is drawn from the population, and so looks usual.
+    3. The posterior median of the largest $\log |t_i|$ is compared with this distribution. A group
+       without information in its data is drawn from the population, and so is not conspicuous.
 
-    Returns:
+    Yields:
         At most one finding for each random effect.
 
     Source: Grubbs (1950), Sample criteria for testing outlying observations, for the statistic.
@@ -73,7 +74,16 @@ def outlying_findings(post: xr.DataTree) -> Iterator[Finding]:
 
 
 def _log_distances(z: np.ndarray) -> np.ndarray:
-    """The log distance of each member from the mean of the others, in their standard deviations."""
+    """Return the log distance of each group from the others, in their standard deviations.
+
+    The distance is that from the mean of the others.
+
+    Args:
+        z: values `(draw, group)`.
+
+    Returns:
+        Log distances `(draw, group)`.
+    """
     others = z.shape[1] - 1
     mean = (z.sum(axis=1, keepdims=True) - z) / others
     # The sum of squares of the others about their mean.

@@ -16,44 +16,47 @@ from .bounds import bound_findings
 from .element_names import element_names
 from .identifiability import ties
 
-# Posterior standard deviations by which a finer solver may move a mean: a warning from, bad from.
+# Shift of a mean by a finer solver, in posterior standard deviations, from which a finding is a
+# warning, and from which it is bad.
 _SHIFT, _FAR = 0.05, 0.5
-# A correlation with an unknown function, and the share of a posterior standard deviation that it
-# explains, from which the prior separates the two rather than the data.
+# Correlation of a parameter with the effect of an unknown function, and standard deviation of that
+# effect in units of the parameter's posterior standard deviation. From both on, the prior rather
+# than the data separates parameter and function.
 _CONFOUNDED, _SHARE = 0.7, 0.3
-# The quantile of lengths that an approximation of a Gaussian process should represent.
+# An approximation of a Gaussian process should represent lengths down to this quantile.
 _TENTH = 0.1
-# Modes are one if chains change between them by this share of the usual number, unless that is few.
+# Two modes are merged if chains change between them at least this share of the number of times that
+# independent draws would; no changes are needed below this expected number.
 _TO_AND_FRO, _FEW_CHANGES = 0.1, 10.0
-# A smaller share than one of a thousand replicates is "none".
+# A share below one of a thousand replicates is reported as "none".
 _SELDOM = 1e-3
 # Constraint residual from which a constraint is broken, in units of its tolerance.
 _BROKEN = 2.0
 # The tail index from which on there is no variance.
 _NO_VARIANCE = 0.5
-# Interquartile ranges from the median within which tails are not looked at.
+# Tails are not examined if all draws lie within this number of interquartile ranges of the median.
 _FAR_OUT = 10.0
-# Standard errors of a tail index: normal, gamma and log-normal tails lie so far below that
-# many parameters need no wider one.
+# A tail index is too large if it exceeds its limit by this number of standard errors. Normal, gamma
+# and log-normal tails lie so far below the limit that no allowance for many parameters is needed.
 _SURELY = 1.645
-# Standard deviations within modes from which a second parameter is named.
+# A second parameter describes modes if it separates them by this number of standard deviations.
 _APART = 4.0
-# The standard error up to which the weights of modes are good.
+# Largest standard error of good weights of modes.
 _WEIGHED = 0.05
-# A parameter is unsettled from this ratio of its posterior and prior widths.
+# From this ratio of posterior to prior width on, the data do not determine a parameter.
 _UNSETTLED = 0.5
-# More chains than these are not named one by one.
+# The most chains that are listed by number.
 _NAMED = 16
 
 
 def posterior_findings(post: xr.DataTree, *, agreed: bool) -> Iterator[Finding]:
-    """Findings that depend on the groups of a posterior, for every engine.
+    """Yield findings from the groups of a posterior, for every engine.
 
     Args:
         post: the posterior.
         agreed: whether the chains agree about science parameters and trajectories.
 
-    Returns:
+    Yields:
         Findings on modes, the solver, identifiability, bounds, constraints, unknown functions and
         tails.
     """
@@ -68,10 +71,10 @@ def posterior_findings(post: xr.DataTree, *, agreed: bool) -> Iterator[Finding]:
 
 
 def unseen_functions(post: xr.DataTree) -> str:
-    """A sentence that unknown functions were not checked for fineness.
+    """Return a sentence which says that it was not tested whether unknown functions are too coarse.
 
     Returns:
-        The sentence; "" if they were checked, or there are none.
+        The sentence; "" if they were tested, or there are none.
     """
     names = json.loads(post.attrs.get("unknown_functions", "[]"))
     if not names or "function_check" in post.children:
@@ -83,7 +86,12 @@ def unseen_functions(post: xr.DataTree) -> str:
 
 
 def _mode_findings(post: xr.DataTree, agreed: bool) -> Iterator[Finding]:
-    """Findings on several modes: where they lie, and their weights or the chains in them."""
+    """Yield a finding on several modes: their positions, and their weights or the chains in them.
+
+    Args:
+        post: the posterior.
+        agreed: whether the chains agree about science parameters and trajectories.
+    """
     stats = post["sample_stats"].to_dataset() if "sample_stats" in post.children else xr.Dataset()
     if "mode" not in stats or "modes" not in post.children:
         return
@@ -127,7 +135,15 @@ def _mode_findings(post: xr.DataTree, agreed: bool) -> Iterator[Finding]:
 
 
 def _weighed_modes(post: xr.DataTree, modes: xr.Dataset, nearest: np.ndarray) -> Finding:
-    """A finding on modes that an engine has weighed, by the errors of their weights."""
+    """Return the finding on modes whose weights an engine has estimated.
+
+    Its level depends on the standard errors of the weights.
+
+    Args:
+        post: the posterior.
+        modes: the group `modes`.
+        nearest: the mode nearest to each draw, `(chain, draw)`.
+    """
     where = _mode_labels(post, modes, nearest, np.arange(modes.sizes["mode"]))
     weights = modes["mode_weight"].values
     errors = modes["mode_weight_se"].values
@@ -152,9 +168,17 @@ def _weighed_modes(post: xr.DataTree, modes: xr.Dataset, nearest: np.ndarray) ->
 
 
 def _same_modes(nearest: np.ndarray, log_densities: np.ndarray) -> np.ndarray:
-    """The representative of each mode, after merging modes between which all chains move freely.
+    """Merge modes between which all chains move freely.
 
-    Two are one if chains change between them at least a tenth as often as independent draws would.
+    Two modes are merged if chains change between them at least a tenth as often as independent
+    draws would.
+
+    Args:
+        nearest: the mode nearest to each draw, `(chain, draw)`.
+        log_densities: the log density of each mode.
+
+    Returns:
+        For each mode, the mode with the highest log density among those merged with it.
     """
     same = np.arange(len(log_densities))
     for i, j in itertools.combinations(np.unique(nearest), 2):
@@ -174,9 +198,16 @@ def _same_modes(nearest: np.ndarray, log_densities: np.ndarray) -> np.ndarray:
 def _mode_labels(
     post: xr.DataTree, modes: xr.Dataset, nearest: np.ndarray, shown: np.ndarray
 ) -> dict[int, str]:
-    """A label of each mode, `birth = 0.54`, by one or two parameters that separate modes best.
+    """Return a label of each mode, such as `birth = 0.54`.
 
-    A parameter separates modes by their distance in standard deviations within modes.
+    It has the one or two parameters that separate the modes best, by the distance of modes in units
+    of the standard deviation within modes.
+
+    Args:
+        post: the posterior.
+        modes: the group `modes`.
+        nearest: the mode of each draw, `(chain, draw)`.
+        shown: the modes that need a label.
     """
     held, names, tops, within = post["posterior"].to_dataset(), [], [], []
     for name, variable in modes.data_vars.items():
@@ -195,7 +226,13 @@ def _mode_labels(
 
 
 def _mode_share(modes: xr.Dataset, nearest: np.ndarray, number: int) -> str:
-    """The log density of a mode and its chains: `log density -132.6, chains 0, 2`."""
+    """Return the log density of a mode and its chains, as in `log density -132.6, chains 0, 2`.
+
+    Args:
+        modes: the group `modes`.
+        nearest: the mode of each draw, `(chain, draw)`.
+        number: the mode.
+    """
     chains = np.flatnonzero((nearest == number).mean(axis=1) > 0.5)
     share = f"{(nearest == number).mean():.0%} of the draws"
     held = f"chains {', '.join(map(str, chains))}" if 0 < chains.size <= _NAMED else share
@@ -203,7 +240,7 @@ def _mode_share(modes: xr.Dataset, nearest: np.ndarray, number: int) -> str:
 
 
 def _solver_findings(post: xr.DataTree) -> Iterator[Finding]:
-    """A finding on how far a finer solver moves the posterior (Timonen et al. 2023)."""
+    """Yield a finding on how far a finer solver moves the posterior (Timonen et al. 2023)."""
     if "solver_check" not in post.children:
         return
     found = post["solver_check"].attrs
@@ -243,10 +280,10 @@ def _solver_findings(post: xr.DataTree) -> Iterator[Finding]:
 
 
 def _confounding_findings(post: xr.DataTree) -> Iterator[Finding]:
-    """A finding on non-identifiability of a parameter and an unknown function (Plumlee 2017).
+    """Yield a finding on non-identifiability of a parameter and an unknown function (Plumlee 2017).
 
-    Parameters and corrections of sound hybrids correlate, too. That matters only if the posterior
-    of the parameter is nearly as wide as its prior.
+    Parameters and corrections of sound hybrids correlate, too. This is a fault only if the
+    posterior of the parameter is nearly as wide as its prior.
     """
     if "confounding" not in post.children or not post["confounding"].attrs["draws"]:
         return
@@ -294,7 +331,10 @@ def _confounding_findings(post: xr.DataTree) -> Iterator[Finding]:
 
 
 def _width_left(post: xr.DataTree, name: str) -> float:
-    """The posterior width of a scalar parameter over its prior width; 1 if that is unknown."""
+    """Return the posterior width of a scalar parameter divided by its prior width.
+
+    The result is 1 if a width is unknown.
+    """
     if "prior" not in post.children or any(
         name not in post[group] for group in ("posterior", "prior")
     ):
@@ -311,7 +351,7 @@ def _width_left(post: xr.DataTree, name: str) -> float:
 
 
 def _constraint_findings(post: xr.DataTree) -> Iterator[Finding]:
-    """Findings on the constraint residuals of the posterior, by constraint."""
+    """Yield a finding on the constraint residuals of the posterior, for each constraint."""
     for name, variable in (
         post["constraint_residual"].data_vars.items()
         if "constraint_residual" in post.children
@@ -336,7 +376,7 @@ def _constraint_findings(post: xr.DataTree) -> Iterator[Finding]:
 
 
 def _function_findings(post: xr.DataTree) -> Iterator[Finding]:
-    """Findings of `bd.updating.check_functions` on the fineness of unknown functions."""
+    """Yield the findings of `bd.updating.check_functions` on too coarse unknown functions."""
     if "function_check" not in post.children:
         return
     found = post["function_check"].to_dataset()
@@ -387,7 +427,10 @@ def _function_findings(post: xr.DataTree) -> Iterator[Finding]:
 
 
 def _length_findings(post: xr.DataTree) -> Iterator[Finding]:
-    """Findings on length scales too short for a basis of this size (Riutort-Mayol et al. 2023)."""
+    """Yield findings on length scales that are too short for the number of basis functions.
+
+    Source: Riutort-Mayol et al. (2023).
+    """
     held = post["posterior"].to_dataset()
     for name, (shortest, size) in json.loads(post.attrs.get("shortest_lengths", "{}")).items():
         draws = held[name].values[np.isfinite(held[name].values)] if name in held else np.zeros(0)
@@ -403,17 +446,17 @@ def _length_findings(post: xr.DataTree) -> Iterator[Finding]:
 
 
 def _tail_findings(post: xr.DataTree) -> Iterator[Finding]:
-    """A finding on parameters whose draws have no variance, by their tail index."""
+    """Yield a finding on parameters whose posterior has no finite variance, by their tail index."""
     heavy = {}
     for name, variable in post["posterior"].to_dataset().data_vars.items():
-        # Nobody reads weights of networks and latent states one by one.
+        # Weights of networks and latent states are not reported one by one.
         if variable.attrs.get("group", "science") in ("network", "latent"):
             continue
         values, _ = finite_draws(by_chain(variable).astype(float))
         if not values.size:
             continue
         low, half, high = np.quantile(values, [0.25, 0.5, 0.75], axis=(0, 1))
-        # A fit of a tail takes milliseconds: only if some draws could spoil a mean.
+        # The fit of a tail takes milliseconds: do it only if some draws are far out.
         far = np.abs(values - half).max(axis=(0, 1)) > _FAR_OUT * (high - low)
         for i in np.flatnonzero(far):
             k, error = tail_index(values[..., i])

@@ -14,25 +14,32 @@ from .residuals import ABSURD, share_beyond
 
 # Standard deviations between the quartiles of a normal distribution.
 _QUARTILES = 1.349
-# Standard deviations from the median of a prior up to which nothing is reported.
+# Up to this number of standard deviations from the median of a prior, nothing is reported.
 _FAR = 4.0
 # The least distance to a bound.
 _LEAST = 1e-300
-# Mean excess of the outer tenth of prior draws over their nearest one, on the unconstrained scale.
-# It is 1 if the density at the bound is positive, as for a half-normal or uniform prior, and less
-# if it falls to zero.
+# Mean excess of the outer tenth of prior draws over their 90 % quantile, on the unconstrained
+# scale. It is 1 if the density at the bound is positive, as for a half-normal or uniform prior, and
+# smaller if the density falls to zero at the bound.
 _FAVOURS_ITS_BOUND = 0.75
 
 
 class Scale(NamedTuple):
-    """The bounds of a parameter, and the map to its unconstrained scale."""
+    """The bounds of a parameter; called with values, it maps them to an unconstrained scale.
+
+    The scale is the logarithm of the distance from a single bound, and the logit for two bounds.
+
+    Args:
+        lower: the lower bound, or −∞.
+        upper: the upper bound, or ∞.
+    """
 
     lower: float
     upper: float
 
     @classmethod
     def of(cls, attributes: Mapping[str, Any]) -> Scale:
-        """Read the bounds from the attributes of the draws.
+        """Read the bounds from the attributes of a variable of draws.
 
         Returns:
             The scale.
@@ -57,13 +64,14 @@ class Scale(NamedTuple):
 
 
 def prior_findings(post: xr.DataTree) -> Iterator[Finding]:
-    """Findings on parameters whose posterior lies where their prior has hardly any probability.
+    """Yield findings on parameters whose posterior lies where the prior is nearly zero.
 
     Each parameter is tested on its unconstrained scale. The test is the prior probability of values
     as far out as the posterior median, times the number of parameters. Random effects are not
-    tested: all share one draw of their hyperparameters, which are tested in their place.
+    tested, since all share one draw of their hyperparameters. The hyperparameters are tested
+    instead.
 
-    Returns:
+    Yields:
         At most one finding for each parameter.
     """
     if "prior" not in post.children:
@@ -88,7 +96,7 @@ def prior_findings(post: xr.DataTree) -> Iterator[Finding]:
             draws, at = scale(before), scale(middle)
         low, half, high = np.quantile(draws, [0.25, 0.5, 0.75], axis=0)
         spread = (high - low) / _QUARTILES
-        # Nothing is far out of a prior without spread.
+        # A prior without spread gives no finding.
         away = np.abs(at - half) / np.where(spread > 0, spread, np.inf)
         beyond = (at > draws.max(axis=0)) | (at < draws.min(axis=0))
         outside = np.flatnonzero(beyond & (away > _FAR))
@@ -108,7 +116,17 @@ def prior_findings(post: xr.DataTree) -> Iterator[Finding]:
 
 
 def _chance(draws: np.ndarray, at: float, half: float, scale: Scale) -> float:
-    """The prior probability of a value as far out on the same side, on the unconstrained scale."""
+    """Return the prior probability of a value as far out on the same side.
+
+    Args:
+        draws: prior draws, on the unconstrained scale.
+        at: the posterior median, on the same scale.
+        half: the prior median, on the same scale.
+        scale: the bounds of the parameter.
+
+    Returns:
+        The probability; 1 if the prior favours the bound on this side.
+    """
     side = 1.0 if at > half else -1.0
     bounded = scale.upper if side > 0 else scale.lower
     tail = np.quantile(side * draws, 0.9)

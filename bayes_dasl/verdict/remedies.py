@@ -1,6 +1,6 @@
-"""Remedies for residuals that are unlike the noise.
+"""Remedies for residuals that differ from the noise of the model.
 
-They never propose a noise that the model has, or that it cannot have.
+They never propose the present noise, or a noise that the model cannot have.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 import xarray as xr
 
-# Noises around another noise, by their names in `bd.noise`.
+# Classes of `bd.noise` that wrap another noise.
 _AROUND = ("Censored", "HurdleNoise", "ZeroInflatedNoise")
 
 
@@ -18,13 +18,14 @@ class Noise(NamedTuple):
     """Properties of the noise of an observable, from a forecast and the data.
 
     Args:
-        kind: the class of the noise; "" if the forecast does not say it.
-        family: the distribution of a datum, with that inside it, such as `CensoredLaw(LogNormal)`.
+        kind: the class of the noise; "" if the forecast does not state it.
+        family: the distribution of a datum, with any inner distribution, such as
+            `CensoredLaw(LogNormal)`.
         lowest: the lowest datum.
-        correlated: whether each datum has a distribution given those before it.
+        correlated: whether the distribution of a datum depends on earlier data.
         filtered: whether the layer predicts a variance too, so that the noise must be normal.
         varies: whether a parameter of the noise depends on time, predictions or forcings, or is
-            known of each datum.
+            known for each datum.
     """
 
     kind: str = ""
@@ -36,7 +37,12 @@ class Noise(NamedTuple):
 
     @classmethod
     def of(cls, fc: xr.DataTree, name: str, observed: np.ndarray) -> Noise:
-        """Read the properties of the noise of an observable from a forecast and data `(datum,)`.
+        """Read the properties of the noise of an observable from a forecast and data.
+
+        Args:
+            fc: the forecast.
+            name: the observable.
+            observed: the data, `(datum,)`.
 
         Returns:
             The properties.
@@ -54,13 +60,13 @@ class Noise(NamedTuple):
         """Return whether the noise's class or distribution name contains one of these words.
 
         Returns:
-            Whether it does, also inside another noise.
+            Whether it does; names of an inner noise count, too.
         """
         return any(word in self.kind or word in self.family for word in words)
 
     @property
     def counts(self) -> bool:
-        """Whether data are counts."""
+        """Whether the data are counts."""
         return self.has("Poisson", "Binomial")
 
     @property
@@ -74,7 +80,7 @@ class Noise(NamedTuple):
         return self.has("BoxCox")
 
     def inside(self, other: str) -> str:
-        """Put another noise inside the wrapper of this one, if it has one.
+        """Return a proposed noise in words, inside the wrapper of the present noise if it has one.
 
         Returns:
             The noise in words.
@@ -83,7 +89,7 @@ class Noise(NamedTuple):
 
 
 def larger(noise: Noise) -> str:
-    """Remedy for residuals that are larger than the noise.
+    """Return the remedy for residuals that are larger than the noise.
 
     Returns:
         The remedy in words.
@@ -94,7 +100,7 @@ def larger(noise: Noise) -> str:
 
 
 def ordered(noise: Noise) -> str:
-    """Remedy for residuals that are serially correlated.
+    """Return the remedy for residuals that are serially correlated.
 
     Returns:
         The remedy in words.
@@ -110,7 +116,7 @@ def ordered(noise: Noise) -> str:
 
 
 def heavy_tailed(noise: Noise) -> str:
-    """Remedy for heavy-tailed residuals.
+    """Return the remedy for heavy-tailed residuals.
 
     Returns:
         The remedy in words.
@@ -126,7 +132,11 @@ def heavy_tailed(noise: Noise) -> str:
 
 
 def skewed(noise: Noise, *, above: bool) -> str:
-    """Remedy for residuals with a longer tail above (`above`) or below than the noise.
+    """Return the remedy for residuals that are more skewed than the noise.
+
+    Args:
+        noise: the present noise.
+        above: whether the residuals have the longer tail above; otherwise below.
 
     Returns:
         The remedy in words.
@@ -142,7 +152,11 @@ def skewed(noise: Noise, *, above: bool) -> str:
 
 
 def uneven(noise: Noise, *, grow: bool) -> str:
-    """Remedy for residuals that grow (`grow`) or shrink with the prediction.
+    """Return the remedy for residuals whose size depends on the prediction.
+
+    Args:
+        noise: the present noise.
+        grow: whether residuals grow with the prediction; otherwise they shrink.
 
     Returns:
         The remedy in words.
@@ -170,7 +184,11 @@ def uneven(noise: Noise, *, grow: bool) -> str:
 
 
 def own_scales(noise: Noise, dim: str) -> str:
-    """Remedy for residuals whose scale differs between groups of a population.
+    """Return the remedy for residuals whose scale differs between groups of a population.
+
+    Args:
+        noise: the present noise.
+        dim: the dimension of the groups, such as "subject".
 
     Returns:
         The remedy in words.
@@ -186,9 +204,11 @@ def own_scales(noise: Noise, dim: str) -> str:
 
 
 def _wider_above(noise: Noise, not_positive: str) -> str:
-    """A noise that is wider for large predictions; "" if data and layer allow none.
+    """Return a noise that is wider for large predictions; "" if data and layer allow none.
 
-    `not_positive` is the proposal for independent noise if some data are not positive.
+    Args:
+        noise: the present noise.
+        not_positive: the proposal for independent noise if some data are not positive.
     """
     if noise.counts:
         return _overdispersed(noise)
@@ -203,9 +223,11 @@ def _wider_above(noise: Noise, not_positive: str) -> str:
 
 
 def _narrower_above(noise: Noise, instead_of_logs: str) -> str:
-    """A noise that is narrower for large predictions; "" if this one is symmetric already.
+    """Return a noise that is narrower for large predictions; "" if the present one is symmetric.
 
-    `instead_of_logs` is the proposal in place of independent log-normal noise.
+    Args:
+        noise: the present noise.
+        instead_of_logs: the proposal in place of independent log-normal noise.
     """
     if noise.box_cox:
         return "a larger power of bd.noise.BoxCoxNoise"
@@ -215,13 +237,19 @@ def _narrower_above(noise: Noise, instead_of_logs: str) -> str:
 
 
 def _overdispersed(noise: Noise) -> str:
-    """A noise of counts with a larger variance; "" if this one is overdispersed already."""
+    """Return a noise of counts with a larger variance; "" if the present one is overdispersed."""
     if noise.has("NegativeBinomial", "BetaBinomial"):
         return ""
     return "bd.noise.BetaBinomialNoise" if noise.has("Binomial") else "bd.NegativeBinomialNoise"
 
 
 def _look(said: str, other: str) -> str:
+    """Return a remedy: check some data, or take another noise.
+
+    Args:
+        said: what is conspicuous about some data, in words.
+        other: the other noise; "" if there is none.
+    """
     return (
         f"{said}: check these data, or "
         f"{f'take {other}' if other else 'look for what the model misses'}"
@@ -229,4 +257,5 @@ def _look(said: str, other: str) -> str:
 
 
 def _either(other: str, else_: str) -> str:
+    """Return a remedy that proposes a noise, if there is one, or else `else_`."""
     return f"take {other}, or {else_}" if other else else_

@@ -1,8 +1,8 @@
-"""Residuals compared with those that the model simulates.
+"""Residuals compared with those of data that the model simulates.
 
-They are compared by their size, order (serial correlation), tails, symmetry and evenness (growth
-with the prediction). Each statistic has an entry in `_STATISTICS`: the statistic, its message and
-its remedy.
+The compared properties are size, order (serial correlation), tails, symmetry and evenness (growth
+with the prediction). All but evenness have an entry in `_STATISTICS`: the statistic, its message
+and its remedy.
 """
 
 from __future__ import annotations
@@ -16,17 +16,18 @@ from .._findings import Finding, Level, model_finding
 from .._statistics.convergence import thinned
 from .remedies import Noise, heavy_tailed, larger, ordered, own_scales, skewed, uneven
 
-# How often a sound model does worse over all checks: a warning below, and bad.
+# If a sound model does worse in any check with a probability below the first number, the finding is
+# a warning; below the second number it may be bad.
 DOUBTFUL, ABSURD = 0.01, 0.001
-# A correlation from which a model is said to miss something.
+# The least correlation for which a finding may be bad.
 _STRONG = 0.3
-# Values whose sizes are ranked.
+# The most values for which sizes are ranked.
 _VALUES = 1000
-# The share of replicates that tells how fast the rest grow rare.
+# The share of the largest replicates to which an exponential tail is fitted.
 _TAIL = 0.1
-# Data of a group from which it is judged by itself.
+# The least number of data of a group whose residuals are tested separately.
 _FEWEST_OF_GROUP = 8
-# Ratio from which scales of groups are too far apart for one scale.
+# The least ratio of the scales of two groups for which a finding may be bad.
 _FAR_APART = 3.0
 
 
@@ -35,8 +36,8 @@ class Members(NamedTuple):
 
     Args:
         dim: the name of their dimension, such as "subject".
-        labels: their names.
-        of: the group of each datum as an index into these, `(value,)`.
+        labels: the name of each group.
+        of: the group of each datum as an index into `labels`, `(value,)`.
     """
 
     dim: str
@@ -44,7 +45,7 @@ class Members(NamedTuple):
     of: np.ndarray
 
     def rows(self) -> Iterator[tuple[str, np.ndarray]]:
-        """Each group with enough data, and the indices of its data."""
+        """Yield the name of each group with at least 8 data, and the indices of its data."""
         for i, label in enumerate(self.labels):
             if (own := np.flatnonzero(self.of == i)).size >= _FEWEST_OF_GROUP:
                 yield label, own
@@ -60,23 +61,23 @@ def residual_findings(
     noise: Noise = Noise(),  # noqa: B008
     members: Members | None = None,
 ) -> Iterator[Finding]:
-    """Findings on residuals of data `(value,)` that are unlike those of draws `(draw, value)`.
+    """Yield findings on residuals of data that are unlike those of simulated data.
 
-    If the scale differs between groups, residuals are then judged in units of the scale of their
-    group, since a mixture of scales has heavy tails and a wrong skewness.
+    If the scale differs between groups, later tests divide residuals by the scale of their group.
+    Otherwise the mixture of scales would look like heavy tails and skewness.
 
     Args:
         name: the observable.
-        drawn: simulated data.
-        observed: the data.
-        mean: the mean that each draw was drawn from.
-        sd: its standard deviation.
+        drawn: simulated data, `(draw, value)`.
+        observed: the data, `(value,)`.
+        mean: the mean of the distribution of each simulated datum.
+        sd: the standard deviation of this distribution.
         looked_at: the number of statistics that are tested in all.
         noise: properties of the noise, which decide on remedies.
         members: the groups of a population that the data belong to.
     """
-    # The data are compared with the mean of all draws, each draw with its own mean, which no fit
-    # has moved towards it.
+    # Data are compared with the mean of all draws. Simulated data are compared with the mean of
+    # their own draw, since no fit has moved that mean towards them.
     own = (observed - mean.mean(axis=0)) / np.sqrt((sd**2).mean(axis=0))
     made = (drawn - mean) / sd
     tested = _Tested(name, looked_at, noise, members)
@@ -100,7 +101,13 @@ class _Tested(NamedTuple):
     members: Members | None
 
     def findings(self, subject: str, own: np.ndarray, made: np.ndarray) -> Iterator[Finding]:
-        """A finding if a statistic of residuals is unlike that of replicates."""
+        """Yield a finding if a statistic of residuals is unlike that of replicates.
+
+        Args:
+            subject: the name of the statistic in `_STATISTICS`.
+            own: residuals of the data, `(value,)`.
+            made: residuals of replicates, `(draw, value)`.
+        """
         statistic = _STATISTICS[subject]
         value = float(statistic.of(own[None])[0])
         theirs = statistic.of(made)
@@ -116,7 +123,14 @@ class _Tested(NamedTuple):
             yield model_finding(level, f"{subject} of residuals of {self.name}", message, remedy)
 
     def _most(self, statistic: _Statistic, own: np.ndarray, made: np.ndarray, above: bool) -> str:
-        """The group whose residuals are the most unusual on the same side."""
+        """Return the group whose residuals are the most unusual, as a clause for a message.
+
+        Args:
+            statistic: the statistic.
+            own: residuals of the data, `(value,)`.
+            made: residuals of replicates, `(draw, value)`.
+            above: whether high or low values of the statistic are unusual.
+        """
         if self.members is None:
             return ""
         found = {}
@@ -128,19 +142,25 @@ class _Tested(NamedTuple):
 
 
 class _Scales(NamedTuple):
-    """Scales of residuals by group in units of the noise, and how often they differ as much."""
+    """Scales of residuals by group.
+
+    Args:
+        members: the groups.
+        scale: the scale of residuals of each group in units of the noise, by its name.
+        chance: the probability that scales differ as much in a sound model.
+    """
 
     members: Members
     scale: dict[str, float]
     chance: float
 
     def level(self, looked_at: int) -> Level | None:
-        """The level of the difference; None if it may be chance."""
+        """Return the level of the finding on the difference; None if it may be chance."""
         ratio = max(self.scale.values()) / max(min(self.scale.values()), 1e-300)
         return _level(self.chance, looked_at, strong=ratio >= _FAR_APART)
 
     def said(self, noise: Noise) -> tuple[str, str]:
-        """The message and the remedy."""
+        """Return the message and the remedy of the finding."""
         dim = self.members.dim
         ends = [pick(self.scale, key=self.scale.__getitem__) for pick in (min, max)]
         least, most = (
@@ -153,23 +173,34 @@ class _Scales(NamedTuple):
 def _scales(
     own: np.ndarray, made: np.ndarray, mean: np.ndarray, sd: np.ndarray, members: Members
 ) -> _Scales | None:
-    r"""Compare differences of spread between groups with those of replicates.
+    r"""Compare differences of scale between groups with those of replicates.
 
-    A fit leaves the share $1 - h$ of the variance of a datum, where
-    $h = \mathrm{var}(\mu) / \sigma^2$ among draws. The variance of a group is divided by the mean
-    of $1 - h$ over its data, and by the common variance of all groups. Its cube root is nearly
-    normal. The deviations from replicates, in units of their error, are compared with those of
-    replicates, which allows for the number of groups.
+    A fit reduces the variance of the residual of a datum to a share $1 - h$. The leverage $h =
+    \mathrm{var}(\mu) / \sigma^2$ follows from the variance of the predicted mean $\mu$ among draws
+    and the noise variance $\sigma^2$. The variance of a group is divided by the mean of $1 - h$
+    over its data, and by the common variance of all groups. Its cube root is nearly normal. Its
+    deviation from the mean of replicates, in units of its standard error, is compared with the same
+    deviations of replicates. This allows for the number of groups.
+
+    Args:
+        own: residuals of the data, `(value,)`.
+        made: residuals of replicates, `(draw, value)`.
+        mean: the predicted mean in each draw, `(draw, value)`.
+        sd: the standard deviation of the noise in each draw, `(draw, value)`.
+        members: the groups.
+
+    Returns:
+        The scales; None for fewer than two groups with enough data.
 
     Source: Wilson & Hilferty (1931), The distribution of chi-square, for the cube root.
     """
-    # 1. Sums of squares of each group, for data and replicates, and what the fit leaves of them.
+    # 1. Sums of squares of each group, for data and replicates, and their degrees of freedom.
     leverage = mean.var(axis=0) / (sd**2).mean(axis=0)
     parts = []
     for label, rows in members.rows():
         most = rows.size - 1.0
         left = float(np.clip(rows.size - leverage[rows].sum(), 1.0, most))
-        # Residuals that are alike in a row tell less of their spread than as many of replicates.
+        # The variance of serially correlated residuals is less certain than that of replicates.
         alike = float(np.clip(_order(own[None, rows] - own[rows].mean())[0], 0.0, 0.99))
         error = np.sqrt(most / left * (1 + alike**2) / (1 - alike**2))
         squares = own[rows].var() * rows.size, made[:, rows].var(axis=1) * rows.size
@@ -187,8 +218,8 @@ def _scales(
     spread = np.maximum(made_roots.std(axis=0), 1e-300)
     deviations = (np.cbrt(found / max(of_all, 1e-300)) - usual) / (spread * error)
     of_made = (made_roots - usual) / spread
-    # 3. One group that is far off shows in the largest deviation, several that are a little off in
-    # the mean square.
+    # 3. The largest deviation detects a single group that is far off; the mean square detects
+    # several groups that are a little off.
     largest = share_beyond(np.abs(of_made).max(axis=1), float(np.abs(deviations).max()))
     together = share_beyond((of_made**2).mean(axis=1), float((deviations**2).mean()))
     return _Scales(
@@ -199,7 +230,7 @@ def _scales(
 def _in_own_scales(
     own: np.ndarray, made: np.ndarray, members: Members
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Residuals of each group in units of their root mean square, for data and replicates."""
+    """Divide the residuals of each group by their root mean square, for data and replicates."""
     own, made = own.copy(), made.copy()
     for _, rows in members.rows():
         own[rows] /= max(_root_mean_square(own[None, rows])[0], 1e-300)
@@ -210,9 +241,18 @@ def _in_own_scales(
 def _evenness(
     name: str, own: np.ndarray, made: np.ndarray, mean: np.ndarray, looked_at: int, noise: Noise
 ) -> Iterator[Finding]:
-    """A finding if residuals grow or shrink with the prediction, by a rank correlation.
+    """Yield a finding if residuals grow or shrink with the prediction, by a rank correlation.
 
-    Both signs are faults: noise that grows with the prediction, and noise that should and does not.
+    Both signs are faults: either the noise should grow with the prediction but does not, or the
+    reverse.
+
+    Args:
+        name: the observable.
+        own: residuals of the data, `(value,)`.
+        made: residuals of replicates, `(draw, value)`.
+        mean: the predicted mean in each draw, `(draw, value)`.
+        looked_at: the number of statistics that are tested in all.
+        noise: properties of the noise, which decide on remedies.
     """
     some = thinned(mean.shape[1], _VALUES)
     each = _rank_correlation(np.abs(made[:, some]), np.abs(mean[:, some]))
@@ -231,7 +271,13 @@ def _evenness(
 
 
 def _level(often: float, looked_at: int, *, strong: bool) -> Level | None:
-    """The level by how often replicates do worse; None if that may be chance (Bonferroni)."""
+    """Return the level of a finding; None if chance may explain it (Bonferroni).
+
+    Args:
+        often: the share of replicates that are more extreme than the data.
+        looked_at: the number of statistics that are tested in all.
+        strong: whether the effect is large enough for the level "bad".
+    """
     worse = often * looked_at
     if worse >= DOUBTFUL:
         return None
@@ -239,10 +285,15 @@ def _level(often: float, looked_at: int, *, strong: bool) -> Level | None:
 
 
 def share_beyond(replicates: np.ndarray, value: float) -> float:
-    """The share of replicates of a statistic that reach a value.
+    """Return the share of replicates of a statistic that are at least as large as a value.
 
-    Beyond all replicates, an exponential tail is fitted to their largest tenth, which is heavier
-    than a normal tail. Many tests together need probabilities below one in a thousand replicates.
+    For a value beyond all replicates, an exponential tail is fitted to their largest tenth. It is
+    heavier than a normal tail. Tests of many statistics need probabilities smaller than one in a
+    thousand replicates.
+
+    Args:
+        replicates: the statistic of each replicate.
+        value: the value.
 
     Returns:
         The share, never zero.
@@ -256,28 +307,39 @@ def share_beyond(replicates: np.ndarray, value: float) -> float:
 
 
 def _root_mean_square(z: np.ndarray) -> np.ndarray:
+    """Return the root mean square of each row of residuals."""
     return np.sqrt((z**2).mean(axis=1))
 
 
 def _order(z: np.ndarray) -> np.ndarray:
-    """The correlation of neighbours about zero, so that residuals on one side are correlated."""
+    """Return the lag-one autocorrelation of each row of residuals, without subtracting their mean.
+
+    So residuals that all have the same sign count as correlated.
+    """
     products = (z[:, 1:] * z[:, :-1]).sum(axis=1)
     return products / np.maximum((z**2).sum(axis=1), 1e-300)
 
 
 def _geary_ratio(z: np.ndarray) -> np.ndarray:
-    """Minus Geary's ratio, which is 0.80 for normal residuals and less for heavy tails."""
+    """Return minus Geary's ratio of each row: mean absolute value over root mean square.
+
+    Geary's ratio is 0.80 for normal residuals, and smaller for heavy tails.
+    """
     return -np.abs(z).mean(axis=1) / np.maximum(_root_mean_square(z), 1e-300)
 
 
 def _skewness(z: np.ndarray) -> np.ndarray:
+    """Return the skewness of each row of residuals."""
     centred = z - z.mean(axis=1, keepdims=True)
     spread = np.maximum(_root_mean_square(centred), 1e-300)
     return (centred**3).mean(axis=1) / spread**3
 
 
 def _rank_correlation(one: np.ndarray, other: np.ndarray) -> np.ndarray:
-    """Spearman's correlation of rows; 0 if one of them does not vary."""
+    """Return Spearman's correlation of each row of one array with the same row of the other.
+
+    The correlation is 0 if a row does not vary.
+    """
     from scipy.stats import rankdata
 
     one, other = (rankdata(v, axis=1) for v in (one, other))
@@ -290,13 +352,13 @@ class _Statistic(NamedTuple):
     """A statistic of residuals, with its message and remedy.
 
     Args:
-        of: the statistic of residuals `(draw, datum)`, by draw.
-        message: a template for its value and the median of replicates.
-        remedy: by the noise, and whether the value lies above replicates.
-        sign: the sign of the statistic in the message.
-        two_sided: whether low values count too. A fit makes residuals smaller and neighbours
-            alternate, so that only high values of most statistics are faults.
-        strong: the value from which a finding may be bad.
+        of: a function of residuals `(draw, datum)` that returns the statistic of each draw.
+        message: a template for the value of the data and the median of replicates.
+        remedy: a function of the noise, and of whether the value lies above replicates.
+        sign: the factor of the statistic in the message.
+        two_sided: whether low values are faults, too. For most statistics only high values are: a
+            fit reduces the size of residuals and makes neighbours alternate.
+        strong: the least value for which a finding may be bad.
     """
 
     of: Callable[[np.ndarray], np.ndarray]
