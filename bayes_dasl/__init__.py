@@ -1,10 +1,12 @@
 """Bayesian differentiable adaptive scientific layers.
 
-A model is a pytree; put a distribution wherever you would put a number.
+A model is a JAX pytree in which a distribution may stand in place of any number; such numbers are
+inferred.
 
-The names here are the core. Each further subject is a namespace, such as `bd.filtering`, that loads
-when it is first used. Importing the package switches JAX to double precision, unless
-`JAX_ENABLE_X64` is set. Devices and compilation cache stay yours to choose (`bd.configure`).
+The functions and classes of this namespace are the core. Each further subject has a module, such as
+`bd.filtering`, which is loaded when it is first used. Importing the package switches JAX to double
+precision, unless `JAX_ENABLE_X64` is set. `bd.configure` sets the compilation cache and the number
+of cores.
 """
 
 import importlib as _importlib
@@ -141,7 +143,11 @@ __all__ = [*_LOADED, *(n for n in _LAZY if n != "plots"), *_FLAT]  # pyright: ig
 
 
 def __getattr__(name: str) -> _typing.Any:
-    """Load a namespace when it is first used; `bd.plots` then loads Matplotlib."""
+    """Import a module of the package when it is first used, such as `bd.plots`.
+
+    Raises:
+        AttributeError: if there is no such module.
+    """
     if name in _LAZY:
         return _importlib.import_module(f".{name}", __name__)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,7 +1,7 @@
-"""Findings of checks, and the verdict on sampling and model.
+"""Findings of checks, and the verdict on the sampling and the model.
 
-A check computes a *statistic*, compares it with *thresholds* (`grade`), and puts the resulting
-level and a *message* into a `Finding`. Every finding may be given a remedy; a good one drops it.
+A check computes a statistic and compares it with thresholds by `grade`. It puts the resulting level
+and a message into a `Finding`. A check may pass a remedy in any case: a good finding drops it.
 """
 
 from __future__ import annotations
@@ -20,30 +20,31 @@ type Level = Literal["good", "inconclusive", "warning", "bad"]
 type Aspect = Literal["sampling", "model"]
 
 LEVELS: tuple[Level, ...] = ("good", "inconclusive", "warning", "bad")
-"""From best to worst. A check that passed and could hardly have failed is inconclusive."""
+"""The levels from best to worst. A check that passed but could hardly have failed is
+inconclusive."""
 FAILURES = "solver failures"
 SPREAD = "spread of the draws"
 SOLVER_ACCURACY = "solver accuracy"
 EVIDENCE = "log evidence"
 PARTICLES = "populations of particles"
-"""The value of the attribute `draws_are` for engines that move particles instead of chains."""
+"""The value of the attribute `draws_are` for engines with populations of particles, not chains."""
 SAMPLER = "bd.NUTS()"
-"""The engine that remedies recommend: it samples the posterior itself."""
+"""The engine that remedies recommend, since it samples the exact posterior."""
 _UNSHOWN = "nothing shows that it is right"
 _LOST = "could not be looked at"
 
 
 @dataclass(frozen=True)
 class Finding:
-    """The result of one check, with a remedy in words unless it is good.
+    """The result of one check of a fit.
 
     Args:
-        level: "good", "inconclusive", "warning" or "bad". A check that could hardly have failed is
-            inconclusive.
+        level: "good", "inconclusive", "warning" or "bad". A check that passed but could hardly have
+            failed is inconclusive.
         subject: the quantity that was checked.
-        message: the result.
-        remedy: how to improve it; dropped if the level is good.
-        aspect: "sampling" for a check of the draws, "model" for a check of the fit.
+        message: the result in words.
+        remedy: what the user can do; dropped if the level is good.
+        aspect: "sampling" for a check of the draws, "model" for a check of the model.
 
     Raises:
         ModelError: for another level or aspect.
@@ -76,13 +77,13 @@ class Finding:
 class Diagnosis:
     """All findings on a fit, with a verdict on the sampling and on the model.
 
-    `level` is the worst level of all findings. `sampling` and `model` are the worst of each aspect;
-    `model` is None if no check could tell whether the model fits.
+    `level` is the worst level of all findings. `sampling` and `model` are the worst levels of the
+    findings with that aspect. `model` is None if there are no findings on the model.
 
     Args:
         findings: the results of all checks.
-        unseen: a sentence on a check that was possible and not made; empty by default.
-        of: the noun for the second aspect, "model" by default.
+        unseen: a sentence on a check that could have been made but was not; empty by default.
+        of: the noun for the model in the verdict, "model" by default.
     """
 
     findings: tuple[Finding, ...]
@@ -108,11 +109,12 @@ class Diagnosis:
         return None
 
     def _of(self, aspect: Aspect) -> list[Finding]:
+        """Return the findings with an aspect."""
         return [f for f in self.findings if f.aspect == aspect]
 
     @property
     def verdict(self) -> str:
-        """The verdict on sampling and model, in sentences."""
+        """The verdict on the sampling and the model, in sentences."""
         said = f"{self.of_the_sampling}. {self._of_the_model()}."
         if self.unseen:
             return f"{said} {self.unseen}"
@@ -128,7 +130,7 @@ class Diagnosis:
             "warning": f"The sampling can be used with care: see {blamed}",
             "bad": f"Do not rely on this sampling yet: {blamed}",
         }[self.sampling]
-        # Failures change the meaning of draws, so that the verdict always names them.
+        # Solver failures change the meaning of the draws, so the verdict always names them.
         failures = [
             f.message
             for f in self.findings
@@ -154,10 +156,11 @@ class Diagnosis:
         return "\n".join([self.verdict, *map(str, self.findings)])
 
     def to_dict(self) -> dict[str, object]:
-        """Return the level, the verdict and the findings as plain values, ready for JSON.
+        """Convert the diagnosis to plain values that JSON can hold.
 
         Returns:
-            A dict with `level`, `sampling`, `model`, `verdict`, and `findings` as a list of dicts.
+            A dict with the keys `level`, `sampling`, `model`, `verdict`, and `findings`, a list
+            with a dict for each finding.
         """
         names = ("level", "sampling", "model", "verdict")
         values: dict[str, object] = {name: getattr(self, name) for name in names}
@@ -165,15 +168,17 @@ class Diagnosis:
 
 
 def _worst(findings: Iterable[Finding]) -> Level:
+    """Return the worst level of some findings; "good" if there are none."""
     return LEVELS[max((LEVELS.index(f.level) for f in findings), default=0)]
 
 
 def _subjects_at(findings: Iterable[Finding], level: Level) -> str:
+    """Return the subjects of the findings with a level, as one text."""
     return ", ".join(dict.fromkeys(f.subject for f in findings if f.level == level))
 
 
 def model_finding(level: Level, subject: str, message: str, remedy: str = "") -> Finding:
-    """Return a finding on the model instead of the sampling."""
+    """Return a `Finding` whose aspect is the model; arguments as for `Finding`."""
     return Finding(level, subject, message, remedy, aspect="model")
 
 
@@ -189,18 +194,18 @@ def counted(
     met: str = "",
     group: str = "",
 ) -> Finding:
-    """A finding on how many draws have a fault: good up to one share, bad above another.
+    """Return a finding on the share of draws that have a fault, such as a solver failure.
 
     Args:
         subject: the quantity that was checked.
-        found: whether each draw has the fault.
-        draws: the name of the draws.
-        seldom: the largest share that is good.
-        often: the largest share that is only a warning.
-        remedy: how to improve it.
-        lead: words before the count.
-        met: a word after "none".
-        group: the group that holds the flags.
+        found: for each draw, whether it has the fault.
+        draws: the noun for the draws in the message.
+        seldom: the largest share of draws with the fault for the level "good".
+        often: the largest share for the level "warning"; above it the level is "bad".
+        remedy: what the user can do.
+        lead: words before the count in the message.
+        met: words after "none" in the message if no draw has the fault.
+        group: the group of the results that holds the flags, for the message.
     """
     # 1. The statistic.
     count = int(found.sum())
@@ -216,33 +221,44 @@ def counted(
 
 
 def to_json(findings: Iterable[Finding]) -> str:
-    """Return findings as JSON, for an attribute."""
+    """Return findings as JSON text, which an attribute of a result can hold."""
     return json.dumps([asdict(finding) for finding in findings])
 
 
 def from_json(text: str) -> tuple[Finding, ...]:
-    """Return the findings in a text by `to_json`."""
+    """Return the findings from a text that `to_json` wrote."""
     return tuple(Finding(**held) for held in json.loads(text))
 
 
 def kept_findings(tree: xr.DataTree) -> tuple[Finding, ...]:
-    """Return the findings that an engine or an update stored in the attributes of a tree."""
+    """Return the findings that an engine or an update stored in the attributes of a result."""
     return from_json(tree.attrs.get("findings", "[]"))
 
 
 def add_finding(tree: xr.DataTree, finding: Finding) -> None:
-    """Add a finding to those in the attributes of a result."""
+    """Append a finding to those in the attributes of a result, in place."""
     tree.attrs["findings"] = to_json((*kept_findings(tree), finding))
 
 
 def beside(value: float, bound: float) -> tuple[str, str]:
-    """Format a number and its bound, with at least three decimals and enough to differ."""
+    """Format a number and its bound, with enough decimals that the two texts differ.
+
+    Returns:
+        The text of the value, with three to eight decimals, and the text of the bound.
+    """
     digits = next((d for d in range(3, 9) if f"{value:.{d}f}" != f"{bound:.{d}f}"), 3)
     return f"{value:.{digits}f}", f"{bound:.4g}" if digits == 3 else f"{bound:.{digits}f}"
 
 
 def nested_finding(found: float, of: str = "", allowed: float = 1.0) -> Finding:
-    """A finding on the nested R-hat of superchains; many quantities have a wider `allowed`."""
+    """Return a finding on the nested R-hat of groups of chains (superchains).
+
+    Args:
+        found: the highest nested R-hat.
+        of: words after "nested R-hat" in the subject.
+        allowed: the factor by which the allowed excess over 1, which is 0.01, is increased. It is
+            larger than 1 for the maximum over many quantities.
+    """
     most = 1 + 0.01 * allowed
     value, bound = beside(found, most)
     return Finding(
@@ -254,7 +270,11 @@ def nested_finding(found: float, of: str = "", allowed: float = 1.0) -> Finding:
 
 
 def unshown_spread(why: str) -> Finding:
-    """Return a warning on approximate draws whose spread was not confirmed."""
+    """Return a warning that nothing confirms the spread of approximate draws.
+
+    Args:
+        why: the reason, in words.
+    """
     remedy = (
         f"take {SAMPLER}, or see whether held-out data bear it out: bd.diagnose(post, forecast, "
         "test)"
@@ -263,19 +283,29 @@ def unshown_spread(why: str) -> Finding:
 
 
 def leaves_unshown(finding: Finding) -> bool:
-    """Whether a finding says that the spread of the draws is unconfirmed."""
+    """Whether a finding is a warning by `unshown_spread`."""
     return finding.subject == SPREAD and finding.message.startswith(_UNSHOWN)
 
 
 def borne_out(finding: Finding, shown: str) -> Finding:
-    """Return a finding on an unconfirmed spread as good; other findings stay as they are."""
+    """Change a warning by `unshown_spread` to a good finding; return other findings unchanged.
+
+    Args:
+        finding: the finding.
+        shown: the new message, which says what confirms the spread.
+    """
     if leaves_unshown(finding):
         return replace(finding, level="good", message=shown)
     return finding
 
 
 def lost_look(subject: str, error: Exception) -> Finding:
-    """A warning that a check of the draws failed with an error."""
+    """Return a warning that a check of the draws could not be made because of an error.
+
+    Args:
+        subject: the quantity that was to be checked.
+        error: the error.
+    """
     remedy = (
         "the draws are as they were; if your equations raise this, mend them, else please report it"
     )
@@ -283,14 +313,15 @@ def lost_look(subject: str, error: Exception) -> Finding:
 
 
 def is_lost_look(finding: Finding) -> bool:
-    """Whether a finding says that a check failed with an error."""
+    """Whether a finding is a warning by `lost_look`."""
     return finding.message.startswith(_LOST)
 
 
 def for_a_failing_solve(settings: Iterable[str]) -> str:
-    """Remedy for failing solves, by the solver settings that a layer has.
+    """Return the remedy for failing solves, in words.
 
-    The settings are `max_steps`, `rtol` and `solver`.
+    Args:
+        settings: those of the settings `max_steps`, `rtol` and `solver` that the layer has.
     """
     ways = {
         "max_steps": "raise the solver's max_steps",
@@ -308,7 +339,13 @@ def for_a_failing_solve(settings: Iterable[str]) -> str:
 
 
 def evidence_finding(value: float, error: float | None, better: str) -> Finding:
-    """A finding on the log evidence and its standard error; `better` is the remedy."""
+    """Return a finding on the log evidence.
+
+    Args:
+        value: the log evidence.
+        error: its standard error; None if it was estimated by one run only.
+        better: the remedy for a large standard error.
+    """
     if error is None:
         several = "take several runs for a standard error"
         return Finding("warning", EVIDENCE, f"{value:.2f}, of one run", several)
@@ -317,5 +354,11 @@ def evidence_finding(value: float, error: float | None, better: str) -> Finding:
 
 
 def grade(value: float, *, good: float, warning: float) -> Level:
-    """Grade a statistic: good from one value upwards, a warning from a lower one, else bad."""
+    """Return the level of a statistic for which larger values are better.
+
+    Args:
+        value: the statistic.
+        good: the smallest value that is good.
+        warning: the smallest value that is only a warning; below it the level is "bad".
+    """
     return "good" if value >= good else "warning" if value >= warning else "bad"

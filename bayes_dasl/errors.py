@@ -1,8 +1,8 @@
-"""Errors say what is wrong, where, and what would be right."""
+"""The errors of the package. Their messages say what is wrong, where, and what would be right."""
 
 
 class BayesDaslError(Exception):
-    """Base class of every error that bayes_dasl raises on purpose."""
+    """The base class of all errors that bayes_dasl raises on purpose."""
 
 
 class DataError(BayesDaslError, ValueError):
@@ -10,15 +10,15 @@ class DataError(BayesDaslError, ValueError):
 
 
 class ModelError(BayesDaslError, ValueError):
-    """The model is not well formed, or does not fit the data."""
+    """The model is invalid, or does not fit the data."""
 
 
 class ShapeError(ModelError):
-    """Something in the model has a shape that it must not have."""
+    """A value in the model has a wrong shape."""
 
 
 class UnreadableError(ModelError):
-    """The model calls Python with an object that cannot be read, so that it has no fingerprint."""
+    """The model has no fingerprint: it calls Python with an object that cannot be hashed."""
 
 
 class MismatchError(BayesDaslError, ValueError):
@@ -26,11 +26,11 @@ class MismatchError(BayesDaslError, ValueError):
 
 
 class WriteError(BayesDaslError, OSError):
-    """A result could not be written; nothing is left half-written."""
+    """A result could not be written; no incomplete file is left."""
 
 
 class ReadError(BayesDaslError, OSError):
-    """A file is missing, torn, or not one of ours."""
+    """A file is missing or damaged, or was not written by this package."""
 
 
 class Interrupted(BayesDaslError, KeyboardInterrupt):

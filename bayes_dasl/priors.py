@@ -1,4 +1,4 @@
-"""Priors from plausible ranges, and prior draws of all random leaves of a tree."""
+"""Priors from plausible ranges, and prior draws of all random leaves of a model."""
 
 import functools
 import io
@@ -18,27 +18,29 @@ from scipy.special import ndtri
 from .errors import ModelError
 from .random import Dependent, RandomLeaf, paths
 
-# One compiled program makes 512 draws, if a draw has at most 4096 numbers.
+# The number of draws is rounded up to a multiple of 512 if a draw has at most 4096 numbers, so that
+# few programs are compiled.
 _DRAWS_A_PROGRAM = 512
 _FEW_NUMBERS = 4096
 
 
 def between(low: float, high: float, mass: float = 0.95) -> dist.Distribution:
-    """Return a prior with a central probability `mass` between `low` and `high`.
+    """Return a prior that puts a probability `mass` on the range from `low` to `high`.
 
-    Positive ranges give a log-normal prior, so that the parameter stays positive; others a normal
-    one.
+    If `low` is positive, the prior is log-normal, so that the parameter stays positive. Otherwise
+    it is normal.
 
     Args:
         low: the lower end of the range, in the units of the parameter.
-        high: its upper end.
-        mass: the prior probability of the range; the rest is split equally below and above.
+        high: the upper end of the range.
+        mass: the prior probability of the range. The remaining probability is divided equally
+            between values below and above it.
 
     Returns:
         The distribution.
 
     Raises:
-        ModelError: if the range is empty or starts at 0, or the mass lies outside (0, 1).
+        ModelError: if the range is empty or starts at 0, or `mass` lies outside (0, 1).
 
     Example:
         ```python
@@ -62,7 +64,8 @@ def between(low: float, high: float, mass: float = 0.95) -> dist.Distribution:
             "a range that starts at 0 does not say how small the number may be: give a small "
             "positive low for a positive number, or a distribution such as numpyro's HalfNormal"
         )
-    # The central mass of a normal distribution is mean ± q · sd, q the quantile of (1 + mass) / 2.
+    # The central range of a normal distribution is mean ± q · sd, with q its quantile of
+    # (1 + mass) / 2.
     quantile = float(ndtri(0.5 + mass / 2))
     if low > 0:
         a = math.log(low)
@@ -72,7 +75,16 @@ def between(low: float, high: float, mass: float = 0.95) -> dist.Distribution:
 
 
 def draw_prior(tree: Any, draws: int, *, key: Array) -> dict[str, Array]:
-    """Draw all random leaves independently, stacked along a leading axis; no solver runs."""
+    """Draw the random leaves of a tree from their prior, without running a solver.
+
+    Args:
+        tree: a model or a part of it.
+        draws: the number of draws.
+        key: the JAX random key.
+
+    Returns:
+        The draws by path, `(draws, …)`.
+    """
     leaves = paths(tree)
     # Make a multiple of 512 draws and keep the first: one program serves all numbers of draws.
     small = sum(math.prod(leaf.shape) for leaf in leaves.values()) <= _FEW_NUMBERS
@@ -83,17 +95,21 @@ def draw_prior(tree: Any, draws: int, *, key: Array) -> dict[str, Array]:
 
 
 def _first(values: Array, number: int) -> Array:
-    """Keep the first values; NumPy cuts known arrays without compiling anything."""
+    """Return the first values; NumPy slices arrays that JAX does not trace, without compiling."""
     if isinstance(values, Tracer):
         return values[:number]
     return jnp.asarray(np.asarray(values)[:number])
 
 
 class _Leaves:
-    """Random leaves as a static argument of `jit`: equal leaves share a compiled program.
+    """Random leaves as a static argument of `jit`, so that equal leaves share a compiled program.
 
-    As traced arguments their parameters would come in another order in every process, because
-    NumPyro keeps the names in a set. No program in the cache on disk would then be found again.
+    If the leaves were traced arguments, their parameters would have another order in every process,
+    because NumPyro keeps the names of parameters in a set. JAX would then never find the program in
+    its cache on disk.
+
+    Args:
+        every: the random leaves.
     """
 
     def __init__(self, every: tuple[RandomLeaf, ...]):
@@ -114,7 +130,12 @@ class _Leaves:
         return hash(self._said)
 
     def alike(self) -> list[list[int]]:
-        """Group the independent leaves that differ in the values of their parameters only."""
+        """Group the independent leaves of which one vectorised call can draw.
+
+        Returns:
+            For each group the positions of its leaves. Leaves of one group differ only in the
+            values of the parameters of their distributions.
+        """
         groups: dict[Any, list[int]] = {}
         for i, leaf in enumerate(self.every):
             if not isinstance(leaf.distribution, Dependent):
@@ -123,7 +144,7 @@ class _Leaves:
 
 
 class _ById(pickle.Pickler):
-    """A pickler that identifies functions and classes by identity: names may be reused."""
+    """A pickler that stores functions and classes by `id`, since several may have one name."""
 
     def persistent_id(self, obj: Any) -> Any:
         if isinstance(obj, (type, FunctionType)):
@@ -132,7 +153,10 @@ class _ById(pickle.Pickler):
 
 
 def _family_of(distribution: Any) -> Any:
-    """Return the structure of a distribution of NumPyro without its numbers; None for others."""
+    """Return the tree structure and the shapes of a distribution, without its numbers.
+
+    None if the distribution is not from NumPyro, or if JAX traces its numbers.
+    """
     values, structure = jax.tree.flatten(distribution)
     if any(isinstance(value, Tracer) for value in values):
         return None
@@ -145,7 +169,16 @@ def _family_of(distribution: Any) -> Any:
 
 @functools.partial(jax.jit, static_argnames=("leaves", "draws"))
 def _sample(leaves: _Leaves, keys: Array, draws: int) -> list[Array]:
-    """Draw from all leaves; leaves of one family are drawn at once, which compiles faster."""
+    """Draw from all leaves; each group of `_Leaves.alike` is drawn together, to compile faster.
+
+    Args:
+        leaves: the random leaves.
+        keys: a random key for each leaf.
+        draws: the number of draws.
+
+    Returns:
+        The draws of each leaf, `(draws, …)`.
+    """
     found: dict[str, Any] = {}
     # 1. Independent leaves, each with its own random key.
     for group in leaves.alike():

@@ -1,8 +1,8 @@
-"""Random leaves: a model is a pytree, and a distribution may stand in place of any number.
+"""Random leaves: distributions in place of numbers in a model, which is a pytree.
 
-A leaf that is a NumPyro distribution is a *random leaf*. `sample` replaces all of them by draws
-inside a NumPyro model, `realise` by given values. Both walk over the tree in the same way: a
-`shared` leaf is drawn once, a `dependent` one after its arguments.
+A leaf of the tree that is a NumPyro distribution is a *random leaf*. `sample` replaces all random
+leaves by draws inside a NumPyro model, `realise` replaces them by given values. Both functions draw
+or insert a `shared` leaf once, and a `dependent` leaf after its arguments.
 """
 
 import dataclasses
@@ -52,18 +52,18 @@ type VectorField = Callable[[Any, Values, Values], Values]
 """`vector_field(t, y, u)`: the rate of change of each state, given time, states and forcings."""
 
 
-# Draws from which the support of a derived number is found.
+# Number of draws from which the support of a derived number is estimated.
 _TRIED = 1000
 
 
 class Module(eqx.Module):
-    """A frozen dataclass that is a pytree; its fields may hold numbers or distributions.
+    """A frozen dataclass that is a pytree, whose fields may hold numbers or distributions.
 
-    A field annotated `Scalar` must hold one number, or a distribution over one number. This is
-    checked when the module is built.
+    A field with the annotation `Scalar` must hold one number, or a distribution over one number.
+    This is checked when the module is built.
 
     Raises:
-        ModelError: if such a field holds an array or a distribution of another shape.
+        ModelError: if a field with the annotation `Scalar` holds anything else.
     """
 
     def __check_init__(self):
@@ -72,9 +72,9 @@ class Module(eqx.Module):
 
 
 def field(*, units: str, **kwargs: Any) -> Any:
-    """Return a dataclass field with units, for the parameter table of a report.
+    """Return a dataclass field with units, which reports show and `bd.check` compares.
 
-    `birth: bd.Scalar = bd.field(units="1/year")`
+    For example, `birth: bd.Scalar = bd.field(units="1/year")` in a `bd.Module`.
 
     Args:
         units: the units as text, such as "1/year".
@@ -87,7 +87,7 @@ def field(*, units: str, **kwargs: Any) -> Any:
 
 
 def _scalar_fields(cls: type) -> list[str]:
-    """Return the names of the fields annotated `Scalar`."""
+    """Return the names of the fields of a class with the annotation `Scalar`."""
     try:
         hints = get_type_hints(cls)
     except NameError:  # a type imported for the type checker only
@@ -96,7 +96,12 @@ def _scalar_fields(cls: type) -> list[str]:
 
 
 def check_scalar(value: Any, where: str) -> None:
-    """Raise ModelError unless a value is one number or a distribution over one number."""
+    """Raise ModelError unless a value is one number or a distribution over one number.
+
+    Args:
+        value: the value.
+        where: its name for the error message.
+    """
     if is_random(value):
         if fault := of_a_prior(value):
             raise ModelError(f"{where} {fault}")
@@ -115,34 +120,34 @@ def check_scalar(value: Any, where: str) -> None:
 
 
 def _is_real(value: Any) -> bool:
-    """Whether a scalar is real and not NaN; a traced one may be NaN."""
+    """Whether a scalar is real and not NaN; NaN cannot be excluded for a traced scalar."""
     kind = jnp.result_type(value).kind
     return kind in "iuf" and (isinstance(value, Tracer) or not np.isnan(value))
 
 
 def is_random(leaf: Any) -> bool:
-    """Whether a leaf is inferred (a distribution) rather than known (a number)."""
+    """Whether a leaf is a distribution, so that it is inferred."""
     return isinstance(leaf, dist.Distribution)
 
 
 def is_function(value: Any) -> bool:
-    """Whether a value is a function; a distribution can be called too, but stands for a number."""
+    """Whether a value is callable and no distribution, which would stand for a number."""
     return callable(value) and not is_random(value)
 
 
 def shape_of(value: Any) -> tuple[int, ...]:
-    """The shape of a number, an array or a random leaf."""
+    """Return the shape of a number, an array or a random leaf."""
     if is_random(value):
         return value.batch_shape + value.event_shape
     return jnp.shape(value)
 
 
 class Unknown(dist.Distribution):
-    """A random leaf with arithmetic: operators return a `Dependent` leaf."""
+    """A random leaf that can be used in arithmetic; operators return a `Dependent` leaf."""
 
-    # Otherwise arrays of NumPy would do the arithmetic element by element.
+    # Otherwise a NumPy array on the left would compute element by element.
     __array_ufunc__ = None
-    # With `__getitem__` alone, Python would iterate without end.
+    # With `__getitem__` but without this line, iteration over a leaf would never end.
     __iter__ = None
 
     def __neg__(self) -> Any:
@@ -164,7 +169,12 @@ _operators()
 
 
 class Shared(Unknown):
-    """A random leaf that stands in several places; made by `shared`."""
+    """A random leaf that stands in several places of a model; made by `shared`.
+
+    Args:
+        unknown: the distribution.
+        name: the name of the parameter in results.
+    """
 
     pytree_data_fields = ("unknown",)
     pytree_aux_fields = ("name",)
@@ -182,18 +192,22 @@ class Shared(Unknown):
         return self.unknown.sample(key, sample_shape)
 
     def described(self) -> str:
-        """Return its text in a description."""
+        """Return the text that stands for this leaf in descriptions of a model."""
         return self.name
 
     __repr__ = described
 
 
 class Dependent(Unknown):
-    """A random leaf whose prior depends on others, or a number derived from others; made by
-    `dependent`.
+    """A random leaf whose prior depends on others, or a number derived from others.
 
-    The function returns a distribution if `drawn`, else the number itself. The arguments in
-    `by_place` are positional, the others are given by name.
+    It is made by `dependent`. The attribute `drawn` is True if the function returns a distribution,
+    and False if it returns the derived number itself.
+
+    Args:
+        function: the function of the arguments.
+        arguments: its arguments by name, which contain random leaves.
+        by_place: the names of the arguments that are passed by position.
     """
 
     pytree_data_fields = ("arguments",)
@@ -226,20 +240,31 @@ class Dependent(Unknown):
             super().__init__(jnp.shape(example))
 
     def described(self) -> str:
-        """Return its text in a description, such as `exp(k)`."""
+        """Return the text for this leaf in descriptions of a model, such as `exp(k)`."""
         example = self.example() if self.drawn else None
         return describe_call(self.function, self.arguments.values(), example)
 
     __repr__ = described
 
     def of(self, arguments: Mapping[str, Any]) -> Any:
-        """Call the function with arguments whose random leaves are replaced by numbers."""
+        """Call the function.
+
+        Args:
+            arguments: the arguments by name, with numbers in place of random leaves.
+
+        Returns:
+            A distribution if `drawn`, else a number or an array.
+        """
         by_name = {name: value for name, value in arguments.items() if name not in self.by_place}
         return self.function(*(arguments[name] for name in self.by_place), **by_name)
 
     def example(self, at: float = 0.1) -> Any:
-        """Call the function with possible values of its arguments."""
-        # The result must be known even while a program is traced.
+        """Call the function with possible values of its arguments.
+
+        Args:
+            at: a number in (0, 1) that selects the values of the arguments.
+        """
+        # Compute the result now, even while JAX traces a program.
         with jax.ensure_compile_time_eval():
             return self.of(with_possible(self.arguments, at))
 
@@ -251,7 +276,7 @@ class Dependent(Unknown):
             return support_of_draws(self.sample(jax.random.key(0), (_TRIED,)))
 
     def sample(self, key: Any, sample_shape: tuple[int, ...] = ()) -> Any:
-        """Draw the arguments, then the leaf given them."""
+        """Draw the arguments, then this leaf given the arguments."""
 
         def one(key):
             keys = iter(jax.random.split(key, 1 + len(paths(self.arguments))))
@@ -267,20 +292,22 @@ class Dependent(Unknown):
 def shared(unknown: Any, name: str) -> Any:
     """Share one parameter, or one module with all of its parameters, between several places.
 
-    `rate = bd.shared(bd.between(0.1, 2.0), "rate")`: every `rate` in the model is the same
-    parameter, named `rate` in results. Arithmetic such as `2 * rate` or `1 - rate` gives a derived
-    number.
+    After `rate = bd.shared(bd.between(0.1, 2.0), "rate")`, every `rate` in the model is the same
+    parameter, named `rate` in results. Arithmetic such as `2 * rate` or `1 - rate` gives a number
+    derived from it.
 
     Args:
         unknown: a distribution, a result of `dependent`, or a module with random leaves, such as a
             `bd.Network`.
-        name: its name in results; an identifier that no other shared parameter has.
+        name: the name in results, an identifier that no other shared parameter has. The parameters
+            of a module are named `name.path`.
 
     Returns:
         The leaf or module to put in several places.
 
     Raises:
-        ModelError: if the name is no identifier, or nothing is random.
+        ModelError: if the name is no identifier, if nothing in `unknown` is random, or if it is a
+            number derived from other parameters.
 
     Example:
         ```python
@@ -307,7 +334,11 @@ def shared(unknown: Any, name: str) -> Any:
 
 
 def _shared(leaf: dist.Distribution, name: str) -> dist.Distribution:
-    """Share one leaf; a leaf that is shared already keeps its name."""
+    """Share one random leaf; a leaf that is shared already keeps its first name.
+
+    Raises:
+        ModelError: if the leaf is a derived number.
+    """
     if isinstance(leaf, Dependent) and not leaf.drawn:
         raise ModelError(
             f"'{name}' is worked out of other numbers: share these, and it is the same everywhere"
@@ -318,23 +349,25 @@ def _shared(leaf: dist.Distribution, name: str) -> dist.Distribution:
 
 
 def dependent(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Dependent:
-    """Return a parameter whose prior depends on others, or a number derived from others.
+    """Return a parameter whose prior depends on other parameters, or a number derived from them.
 
-    `bd.dependent(dist.LogNormal, dist.Normal(0, 1), 0.3)` is log-normal with an unknown location;
-    such priors may be nested. `bd.dependent(jnp.exp, k)` is the exponential of the parameter `k`.
+    For example, `bd.dependent(dist.LogNormal, dist.Normal(0, 1), 0.3)` is log-normal with a random
+    location. Such priors may be nested. `bd.dependent(jnp.exp, k)` is the exponential of the
+    parameter `k`.
 
     Args:
-        function: a function of numbers. It returns a NumPyro distribution, always of the same shape
-            and bounds, or a number or array.
-        args: its arguments: numbers, distributions, results of `shared` and `dependent`, or modules
-            and dicts of them.
-        kwargs: further arguments by name.
+        function: a function of numbers. It returns a NumPyro distribution, always with the same
+            shape and bounds, or a number or array.
+        args: the arguments of the function: numbers, distributions, results of `bd.shared` and
+            `bd.dependent`, or modules and dicts that contain these.
+        kwargs: further arguments of the function by name.
 
     Returns:
         The leaf to put in place of a number.
 
     Raises:
-        ModelError: if no argument is random, or the function fails or returns something else.
+        ModelError: if no argument is random, if an argument is given twice, or if the function
+            fails or returns anything else.
     """
     # A module may hold random leaves itself, so it becomes an argument too.
     if isinstance(function, eqx.Module):
@@ -361,13 +394,19 @@ def dependent(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Depend
 
 
 class RandomLeaf(eqx.Module):
-    """A random leaf of a tree: its path, prior, group, units and places.
+    """The description of a random leaf of a tree, that is, of one parameter.
 
-    - `owners`: the classes from the root to the leaf.
-    - `places`: the paths where it stands; empty if only other priors depend on it.
-    - `within`: the paths of the numbers that are derived from it.
-    - `own`: the number of parts at the end of `path` that belong together.
-    - `dims`: names and values of its first dimensions, if any.
+    Args:
+        path: the dotted path, or the name of a shared leaf, which identifies it in results.
+        distribution: the prior.
+        group: "science", "network" or "latent".
+        units: the stated units; empty if there are none.
+        owners: the names of the classes from the root to the leaf, joined by `/`.
+        places: the dotted paths where the leaf stands. Empty if it occurs only as an argument of
+            other leaves.
+        own: the smallest number of parts at the end of `path` that a short name must keep.
+        within: the dotted paths of the numbers that are derived from the leaf.
+        dims: the labels of the leading dimensions of its values, by the name of the dimension.
     """
 
     path: str = eqx.field(static=True)
@@ -382,11 +421,16 @@ class RandomLeaf(eqx.Module):
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """The shape of a draw."""
+        """The shape of one draw."""
         return shape_of(self.distribution)
 
     def given(self, values: Mapping[str, Array]) -> Any:
-        """Return its distribution, given the values of its arguments by path."""
+        """Return the distribution of this leaf.
+
+        Args:
+            values: the values of other leaves by path, which replace the arguments of a dependent
+                leaf.
+        """
         leaf = self.distribution
         if not isinstance(leaf, Dependent):
             return leaf
@@ -394,9 +438,10 @@ class RandomLeaf(eqx.Module):
 
 
 def paths(tree: Any) -> dict[str, RandomLeaf]:
-    """Return all random leaves of a tree by dotted path; a shared leaf has its name as path.
+    """Return the descriptions of all random leaves of a tree, by dotted path.
 
-    The order is that of the tree, with the arguments of a dependent leaf before it.
+    A shared leaf occurs once, with its name as path. The order is that of the tree, but arguments
+    of a dependent leaf come before the leaf.
     """
     found: dict[str, RandomLeaf] = {}
     for leaf in occurrences(tree):
@@ -412,7 +457,14 @@ def paths(tree: Any) -> dict[str, RandomLeaf]:
 
 
 def occurrences(tree: Any, inside: RandomLeaf | None = None) -> Iterator[RandomLeaf]:
-    """Yield the random leaves at all of their places, arguments of a dependent leaf before it."""
+    """Yield a description for each place of each random leaf in a tree.
+
+    So a shared leaf is yielded several times. Arguments of a dependent leaf come before the leaf.
+
+    Args:
+        tree: the tree, or the arguments of a dependent leaf.
+        inside: the dependent leaf whose arguments `tree` holds; None for a whole tree.
+    """
     for path, leaf in jtu.tree_flatten_with_path(tree, is_leaf=is_random)[0]:
         if is_random(leaf):
             found = _describe(tree, path, leaf, inside)
@@ -425,8 +477,13 @@ def occurrences(tree: Any, inside: RandomLeaf | None = None) -> Iterator[RandomL
 def _describe(
     tree: Any, path: tuple, leaf: dist.Distribution, inside: RandomLeaf | None
 ) -> RandomLeaf:
-    """Collect the facts about one leaf; `inside` is the dependent leaf that it is an argument
-    of.
+    """Return the description of one leaf.
+
+    Args:
+        tree: the tree, or the arguments of a dependent leaf.
+        path: the JAX key path of the leaf in `tree`.
+        leaf: the leaf.
+        inside: the dependent leaf whose arguments `tree` holds; None for a whole tree.
     """
     # 1. Group, classes and dimensions, from the nodes between root and leaf.
     group = inside.group if inside else "science"
@@ -446,13 +503,14 @@ def _describe(
     name = place
     own = 1
     within = ()
-    # 2. An argument stands nowhere itself; a derived number stands in its place.
+    # 2. An argument has no place of its own. If the outer leaf is a derived number, the places of
+    # that number go into `within`.
     if inside:
         outer: Any = inside.distribution
         places = ()
         name = below(inside.path, place)
         own = inside.own + len(path)
-        # Arguments of a random effect may differ between subjects too, or between groups of them.
+        # Arguments of a random effect may also differ between members, or between their groups.
         if hasattr(outer.function, "dims_of"):
             dims |= outer.function.dims_of(key_name(path[0]), inside.dims)
         if not outer.drawn:
@@ -464,7 +522,11 @@ def _describe(
 
 
 def _nodes(tree: Any, path: tuple) -> list[tuple[Any, Any]]:
-    """Return the nodes from the root to a leaf, or raise ModelError if a part has no name."""
+    """Return pairs (node, key of its child) from the root of a tree to a leaf.
+
+    Raises:
+        ModelError: if the path leads through an object whose parts have no names.
+    """
     try:
         return list(nodes_along(tree, path))
     except TypeError as error:
@@ -480,10 +542,17 @@ def _replace(
     inside: str = "",
     known: dict[str, Any] | None = None,
 ) -> Any:
-    """Replace all random leaves by values.
+    """Replace all random leaves of a tree by values.
 
-    `value_of(path, leaf)` is called once for each path, after those of the arguments. The results
-    are cached in `known`, so that a shared leaf has one value.
+    Args:
+        tree: the tree, or the arguments of a dependent leaf.
+        value_of: a function (path, distribution) that returns the value of a leaf. It is called
+            once for each path, and for arguments before the leaf that depends on them.
+        inside: the path of the dependent leaf whose arguments `tree` holds; empty for a whole tree.
+        known: the values found so far, by path, so that a shared leaf has one value.
+
+    Returns:
+        The tree with values.
     """
     known = {} if known is None else known
 
@@ -505,16 +574,19 @@ def _replace(
 
 
 def sample(tree: Any) -> Any:
-    """Draw all random leaves by `numpyro.sample`; the name of a site is the path of the leaf."""
+    """Replace all random leaves of a tree by draws from `numpyro.sample`.
+
+    The name of each sample site is the path of the leaf.
+    """
     return _replace(tree, numpyro.sample)
 
 
 def realise(tree: Any, draw: Mapping[str, Array]) -> Any:
-    """Replace all random leaves by the values `draw[path]`.
+    """Replace all random leaves of a tree by given values, such as a posterior draw.
 
     Args:
         tree: a tree with random leaves.
-        draw: one value for each path.
+        draw: the value of each random leaf, by path.
 
     Returns:
         The tree without random leaves.
@@ -531,5 +603,11 @@ def realise(tree: Any, draw: Mapping[str, Array]) -> Any:
 
 
 def with_possible(tree: Any, at: float = 0.1) -> Any:
-    """Replace all random leaves by possible values, for shapes that do not depend on values."""
+    """Replace all random leaves of a tree by possible values, to learn shapes and names.
+
+    Args:
+        tree: a tree with random leaves.
+        at: a number in (0, 1) that selects the values. Different numbers mostly give different
+            values.
+    """
     return _replace(tree, lambda _, leaf: possible(leaf, at))

@@ -1,4 +1,4 @@
-"""JAX itself: devices, memory, random keys, traces and trees."""
+"""Tools for JAX: devices, memory, compilation, random keys, traces and pytrees."""
 
 from .blas import one_thread_a_factor as one_thread_a_factor
 from .compiling import Program as Program, compiled as compiled, steady_share as steady_share

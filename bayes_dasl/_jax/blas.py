@@ -1,4 +1,4 @@
-"""One BLAS thread for each matrix factorisation."""
+"""Limit BLAS to one thread for each matrix factorisation."""
 
 import contextlib
 import importlib
@@ -12,11 +12,14 @@ _CHOSEN = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
 
 @contextlib.contextmanager
 def one_thread_a_factor() -> Iterator[None]:
-    """Limit BLAS to one thread inside the block, unless an environment variable sets a number.
+    """Limit BLAS to one thread inside the `with` block.
 
-    On a CPU JAX calls SciPy's BLAS, which spreads even a matrix of fifty rows over all cores. The
-    cores already run other chains, and threads that wait for each other by spinning cost more than
-    the shared work. On two busy cores the factor was ten.
+    An environment variable that sets the number of threads, such as `OMP_NUM_THREADS`, takes
+    precedence.
+
+    On a CPU, JAX calls SciPy's BLAS, which uses all cores even for a matrix of fifty rows. The
+    cores already run other chains, and waiting for other threads costs more than sharing the work
+    saves. On two busy cores one thread was ten times as fast.
     """
     if any(name in os.environ for name in _CHOSEN):
         yield

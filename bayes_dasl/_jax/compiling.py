@@ -1,4 +1,4 @@
-"""Compilation of programs: XLA options by the work in loops, and reuse across data sets."""
+"""Compilation of programs: the choice of XLA options, and reuse of programs for other data."""
 
 import functools
 import math
@@ -13,9 +13,9 @@ from jax.extend.core import Literal
 from .devices import computing_devices
 from .trace import inner_programs, open_program, parted
 
-# Moving loop invariants out of loops takes a third of the compilation of a solve, and more of NUTS
-# around one: after each move XLA simplifies all loops again. It pays only if an expensive result
-# stays the same from iteration to iteration.
+# Moving loop invariants out of loops takes a third of the compilation time of a solve, and a larger
+# share for NUTS around a solve: after each move XLA simplifies all loops again. Moving is worth it
+# only if an expensive result stays the same from iteration to iteration.
 NO_MOVES = {
     "xla_disable_hlo_passes": "while-loop-invariant-code-motion,while-loop-constant-sinking"
 }
@@ -23,9 +23,9 @@ NO_MOVES = {
 _WORTH_MOVING = 0.015
 # Assumed number of iterations of a loop of unknown length.
 _TURNS = 10
-# Additions that one expensive function, such as exp, counts for.
+# The cost of one expensive function, such as exp, in additions.
 _DEAR = 10
-# Kinds of arguments for which a compiled program stays in memory.
+# Number of compiled programs, for different kinds of arguments, that stay in memory.
 _KINDS = 16
 _FREE = re.compile(
     "broadcast_in_dim|concatenate|convert_element_type|copy|dynamic_slice|expand_dims|gather|iota|pad|reshape|rev|"
@@ -43,10 +43,14 @@ _BY_NUMBERS = re.compile("(scatter|reduce|select_and).*")
 
 
 def compiled(function: Callable[..., Any], *arguments: Any) -> jax.stages.Compiled:
-    """Compile a function for arguments like these, which may be `jax.ShapeDtypeStruct`.
+    """Compile a function, and choose whether XLA moves loop invariants out of loops.
+
+    Args:
+        function: the function.
+        arguments: example arguments, or `jax.ShapeDtypeStruct` in place of arrays.
 
     Returns:
-        The compiled program.
+        The compiled program for arguments of these shapes and dtypes.
     """
     program = jax.jit(function).trace(*arguments)
     moves = computing_devices()[0].platform != "cpu" or steady_share(program.jaxpr) > _WORTH_MOVING
@@ -54,10 +58,14 @@ def compiled(function: Callable[..., Any], *arguments: Any) -> jax.stages.Compil
 
 
 class Program:
-    """A function that `jax.jit` compiles once per kind of arguments, with constants as arguments.
+    """A function that `jax.jit` compiles once for each kind of arguments.
 
-    JAX would write captured arrays into the program. As arguments they leave the program the same
-    for other data of the same shape, so that it is found in the cache on disk.
+    Arrays that the function captures become arguments of the compiled program. So the program is
+    the same for other data of the same shape and is found in JAX's cache on disk. JAX alone would
+    write captured arrays into the program as constants.
+
+    Args:
+        function: the function.
     """
 
     def __init__(self, function: Callable[..., Any]):
@@ -77,14 +85,17 @@ class Program:
         return self._of(arguments)[0](*arguments)
 
     def shapes(self, *arguments: Any) -> Any:
-        """Return the shapes of its results for arguments like these, without compiling.
+        """Return the shapes of the results for example arguments, without compiling.
 
-        A later call uses the same trace.
+        A later call with arguments of the same shapes uses the same trace.
         """
         return self._of(arguments)[1]
 
     def _of(self, arguments: tuple) -> tuple[Callable[..., Any], Any]:
-        """Return the compiled function and result shapes for arguments of this kind."""
+        """Return the jitted function and the shapes of its results for arguments of one kind.
+
+        The kind is the tree structure, shapes and dtypes.
+        """
         leaves, structure = jax.tree.flatten(arguments)
         return self._known(
             structure, tuple((jnp.shape(leaf), jnp.result_type(leaf)) for leaf in leaves)
@@ -92,10 +103,13 @@ class Program:
 
 
 def steady_share(program: Any) -> float:
-    """Return the share of a program's work that is loop-invariant but inside a loop.
+    """Return the share of a program's work that is inside a loop although it is loop-invariant.
 
     The work is a rough count of array elements, where expensive functions count ten times. A loop
     of unknown length counts as ten iterations.
+
+    Args:
+        program: a jaxpr.
     """
     work = _Work()
     work.look(program, [False] * len(open_program(program).invars), 1, looped=False)
@@ -103,13 +117,16 @@ def steady_share(program: Any) -> float:
 
 
 class _Work:
-    """Running counts of all work, `total`, and of loop-invariant work inside loops, `steady`."""
+    """A counter of the work of a program.
+
+    `total` is the count of all work, `steady` that of loop-invariant work inside loops.
+    """
 
     def __init__(self):
         self.total = self.steady = 0.0
 
     def look(self, program: Any, steady: list[bool], turns: int, *, looped: bool) -> list[bool]:
-        """Count a program that runs `turns` times.
+        """Add the work of a program to the counts.
 
         Args:
             program: a jaxpr.
@@ -118,7 +135,7 @@ class _Work:
             looped: whether it is the body of a loop.
 
         Returns:
-            For each result, whether it is loop-invariant.
+            For each result of the program, whether it is loop-invariant.
         """
         inside = open_program(program)
         # 1. Literals and constants are invariant, and so are the invariant arguments.
@@ -129,7 +146,8 @@ class _Work:
             before = self.steady
             arguments = [is_steady(v) for v in equation.invars]
             results = self._equation(equation, arguments, turns, looped=looped)
-            # 2. An equation of invariant arguments could move out, also a whole inner loop.
+            # 2. An equation whose arguments are all invariant could move out of the loop. The
+            # equation may be a whole inner loop.
             if looped and all(arguments):
                 self.steady = before + self.total - total
             same |= dict(zip(equation.outvars, results, strict=True))
@@ -138,7 +156,17 @@ class _Work:
     def _equation(
         self, equation: Any, steady: list[bool], turns: int, *, looped: bool
     ) -> list[bool]:
-        """Count an equation, and return for each result whether it is loop-invariant."""
+        """Add the work of an equation to the counts.
+
+        Args:
+            equation: an equation of a jaxpr.
+            steady: for each argument, whether it is loop-invariant.
+            turns: how often the equation runs.
+            looped: whether it is inside the body of a loop.
+
+        Returns:
+            For each result, whether it is loop-invariant.
+        """
         name = equation.primitive.name
         parameters = equation.params
         if name == "while":
@@ -161,17 +189,25 @@ class _Work:
         return [all(steady)] * len(equation.outvars)
 
     def _loop(self, body: Any, constants: int, turns: int, carried: int | None = None) -> None:
-        """Count the body of a loop: `constants` first arguments, then what the loop carries."""
+        """Add the work of a loop body to the counts.
+
+        Args:
+            body: a jaxpr.
+            constants: the number of its first arguments that stay constant in the loop.
+            turns: the number of iterations.
+            carried: the number of arguments that an iteration passes to the next one; by default
+                all results of the body.
+        """
         inside = open_program(body)
         steady = [True] * constants + [False] * (len(inside.invars) - constants)
-        # A carried value that the body hands on unchanged is invariant too.
+        # A carried value that the body returns unchanged is invariant too.
         for i, left in enumerate(inside.outvars[:carried]):
             steady[constants + i] = left is inside.invars[constants + i]
         self.look(body, steady, turns, looped=True)
 
 
 def _is_call(equation: Any, inner: list[Any]) -> bool:
-    """Whether an equation calls an inner function with its own arguments, such as `jit`."""
+    """Whether an equation, such as `jit`, calls one inner function with its own arguments."""
     if equation.primitive.name == "cond" or len(inner) != 1:
         return False
     inside = open_program(inner[0])
@@ -201,5 +237,10 @@ def _work(equation: Any) -> int:
 
 
 def _unscanned(outside: list[Any], inside: list[Any]) -> int:
-    """Return how many arrays a scan passes whole, without slicing or stacking them."""
+    """Return the number of arrays that a scan passes whole, without slicing or stacking.
+
+    Args:
+        outside: the arguments or results of the scan.
+        inside: the arguments or results of its body, in the same order.
+    """
     return sum(a.aval.ndim == b.aval.ndim for a, b in zip(outside, inside, strict=True))

@@ -1,4 +1,4 @@
-"""JAX's set-up: double precision, the cache of compiled programs, devices and cores."""
+"""The set-up of JAX: double precision, the cache of compiled programs, devices and cores."""
 
 import dataclasses
 import os
@@ -17,7 +17,15 @@ _GIBIBYTE = 2**30
 
 @dataclasses.dataclass
 class _Choices:
-    """Arguments of `configure`, whether JAX has been set up, and the folder that JAX got."""
+    """The settings of this process.
+
+    Args:
+        cache: the argument of `configure`.
+        cache_bytes: the argument of `configure`.
+        cores: the argument of `configure`.
+        made_known: whether the settings were passed to JAX.
+        folder: the cache folder that was passed to JAX; None for no folder.
+    """
 
     cache: str | os.PathLike[str] | bool = True
     cache_bytes: int = 2 * _GIBIBYTE
@@ -35,21 +43,25 @@ def configure(
     cache_bytes: int = 2 * _GIBIBYTE,
     cores: int | None = None,
 ) -> None:
-    """Set the cache folder of compiled programs and the number of cores, before the first fit.
+    """Set the cache folder of compiled programs and the number of cores.
 
-    Importing the package changes one setting of JAX: double precision, unless `JAX_ENABLE_X64` is
-    set. The first computation of the package changes two more for the whole process: the folder of
-    JAX's compilation cache, and the least compilation time of a cached program, 0.1 s. They stay
-    unchanged if JAX has a folder already (`JAX_COMPILATION_CACHE_DIR` or `jax.config`). No other
-    setting is changed.
+    Call it before the first fit. Without a call the defaults hold.
+
+    Importing the package switches JAX to double precision, unless `JAX_ENABLE_X64` is set. The
+    first computation of the package changes two more settings of JAX for the whole process: the
+    folder of the compilation cache, and the smallest compilation time of a cached program, 0.1 s.
+    Unless `cache` is a folder, both stay unchanged if JAX has a cache folder already, from
+    `JAX_COMPILATION_CACHE_DIR` or `jax.config`. No other setting is changed.
 
     Args:
-        cache: a folder for compiled programs and other files that processes share; `True` for the
-            folder named by `BAYES_DASL_CACHE`, or the user's cache folder; `False` for none.
-        cache_bytes: the most that compiled programs may take on disk. Each process first deletes
-            the programs unused for longest, but none in a folder of JAX's own.
-        cores: how many threads compute at once on a CPU; by default all cores that the process may
-            use.
+        cache: a folder for compiled programs and other files that processes share. `True` is the
+            folder named by the environment variable `BAYES_DASL_CACHE`, else the user's cache
+            folder. `False` is no cache.
+        cache_bytes: the largest size of all compiled programs on disk. Each process first deletes
+            the programs that were unused for longest. Programs in a folder that was set for JAX
+            itself are never deleted.
+        cores: the number of threads that compute at once on a CPU. By default all cores that the
+            process may use.
 
     Raises:
         ModelError: if `cache_bytes` is negative, or `cores` is less than 1.
@@ -73,10 +85,10 @@ def ask_for_double_precision() -> None:
 
 
 def prepare() -> None:
-    """Check the precision and set up the cache; called before each computation.
+    """Check the precision of JAX and set up its cache; called before each computation.
 
     Raises:
-        BayesDaslError: if JAX computes in single precision, too coarse for the posterior of an ODE.
+        BayesDaslError: if JAX uses single precision, which is too coarse for an ODE's posterior.
     """
     if not jax.config.jax_enable_x64:
         raise BayesDaslError(
@@ -88,9 +100,9 @@ def prepare() -> None:
 
 
 def keep_programs() -> None:
-    """Let JAX keep compiled programs on disk, unless the user has chosen a folder for it.
+    """Set JAX's cache folder for compiled programs, unless the user has set one for JAX.
 
-    Compilation is most of a short run.
+    The cache is useful because compilation takes most of the time of a short run.
     """
     if _choices.made_known:
         return
@@ -117,7 +129,10 @@ def keep_programs() -> None:
 
 
 def _usable(programs: Path) -> str | None:
-    """Return the folder if it can be written, else nothing: JAX would warn at every program."""
+    """Create a folder for programs and return its path; None if it cannot be written.
+
+    With a folder that cannot be written, JAX would warn at every program.
+    """
     try:
         programs.mkdir(parents=True, exist_ok=True)
         _delete_longest_unused(programs, _choices.cache_bytes)
@@ -127,9 +142,10 @@ def _usable(programs: Path) -> str | None:
 
 
 def _delete_longest_unused(folder: Path, most: int) -> None:
-    """Delete the files unused for longest until a folder holds at most `most` bytes.
+    """Delete the files that were unused for longest, until a folder holds at most `most` bytes.
 
-    JAX's own limit reads every file's status with each write: 0.15 s for 5000 programs.
+    JAX's own limit is not used, because it reads the status of every file at each write. That takes
+    0.15 s for 5000 programs.
     """
     used = []
     for file in os.scandir(folder):
@@ -145,10 +161,10 @@ def _delete_longest_unused(folder: Path, most: int) -> None:
 
 
 def cache_folder() -> Path | None:
-    """Return the folder for files that processes share, or nothing if there is none.
+    """Return the folder for files that processes share, or None for no such folder.
 
-    A folder given to `configure` comes first, then `BAYES_DASL_CACHE` (`off` for none), then the
-    user's cache folder.
+    A folder given to `configure` takes precedence, then the environment variable
+    `BAYES_DASL_CACHE` (`off` means no folder), then the user's cache folder.
     """
     if not isinstance(_choices.cache, bool):
         return Path(_choices.cache)
@@ -165,18 +181,21 @@ def computing_devices() -> list[Any]:
 
 
 def cores() -> int:
-    """Return how many threads may compute at once on a CPU."""
+    """Return the number of threads that may compute at once on a CPU."""
     if _choices.cores is not None:
         return _choices.cores
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _load_whole(*packages: str) -> None:
-    """Load the whole module, which undoes a lazy import.
+    """Undo lazy imports of packages: load them, and attach each submodule to its parent.
 
-    `import arviz` puts lazy modules in the place of jax and numpyro, if it comes first; a submodule
-    that is imported through one is then missing from its parent ("module 'numpyro.distributions'
-    has no attribute 'distribution'").
+    If `import arviz` comes first, it replaces jax and numpyro by lazy modules. A submodule that is
+    imported through a lazy module is missing in its parent. The error is then "module
+    'numpyro.distributions' has no attribute 'distribution'".
+
+    Args:
+        packages: the names of the packages.
     """
     _ = jax.__version__, numpyro.__version__
     for name, module in list(sys.modules.items()):

@@ -1,4 +1,4 @@
-"""Fingerprints of traced programs, equal in every process and different for other programs."""
+"""Fingerprints of traced programs: hashes that are the same in every process."""
 
 import copyreg
 import hashlib
@@ -19,7 +19,8 @@ from jax.extend.core import ClosedJaxpr, Jaxpr, Literal, Primitive
 from ..errors import UnreadableError
 from .trace import open_program, unchecked
 
-# The parameters of an equation that can change its values. Derivative rules and devices cannot.
+# By primitive, the parameters of an equation that can change its values. Derivative rules and
+# devices cannot.
 _MEANING = {
     "jit": ("jaxpr",),
     "pjit": ("jaxpr",),
@@ -49,28 +50,30 @@ _LIBRARIES = tuple(
     sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")
 )
 _OURS = f"{Path(__file__).parents[1]}{os.sep}"
-# An object's parts are read from the object itself, so its constructor does not count.
+# Methods of a class that are not hashed. An object's parts are read from the object itself, so its
+# constructor does not matter.
 _CONSTRUCTORS = {"__init__", "__new__", "__post_init__", "__check_init__", "__init_subclass__"}
 _CONSTRUCTORS |= {"__repr__", "__str__", "__eq__", "__hash__", "__replace__"}
 
 
 def fingerprint_of(function: Callable[..., Any], *examples: Any, beside: Any = None) -> str:
-    """Return the SHA-256 of a traced function and of an object `beside` it.
+    """Return the SHA-256 hash of a traced function and of a further object.
 
-    Equinox's runtime checks do not count. A Python function called while the program runs counts
-    by its code, its closure and the user's globals that it names. A function of an installed
-    package counts by its code alone. An import inside a function counts by its name.
+    Equinox's runtime checks are ignored. The program may call Python functions while it runs. They
+    are hashed by their code, default arguments, closure and the globals that they name. For a
+    function of an installed package, globals are ignored. A module that is imported inside a
+    function is hashed by its name only.
 
     Args:
         function: a function that JAX can trace.
-        examples: arrays, or their shapes, that it could be called with.
-        beside: any further object that distinguishes programs.
+        examples: example arguments: arrays, or their shapes.
+        beside: any object that is hashed together with the program.
 
     Returns:
         64 hexadecimal digits.
 
     Raises:
-        UnreadableError: if an object that the program uses in Python cannot be read.
+        UnreadableError: if an object that the program uses in Python cannot be hashed.
     """
     closed = unchecked(jax.make_jaxpr(function)(*examples))
     try:
@@ -82,9 +85,10 @@ def fingerprint_of(function: Callable[..., Any], *examples: Any, beside: Any = N
 
 
 class _Reader:
-    """Hashes of all objects that a traced program may hold; each is read once."""
+    """Computes the hashes of all objects that a traced program may contain, each one once."""
 
     def __init__(self):
+        # The object and its hash, by the `id` of the object.
         self._known: dict[int, tuple[Any, bytes]] = {}
 
     def of(self, x: Any) -> bytes:
@@ -92,17 +96,18 @@ class _Reader:
         if isinstance(x, _PLAIN):
             return _hash(type(x).__name__, repr(x))
         if id(x) not in self._known:
-            # An object may contain itself: inside, it counts as a constant.
+            # An object may contain itself. Inside itself it has a constant hash.
             self._known[id(x)] = x, _hash("again")
             self._known[id(x)] = x, self._read(x)
         return self._known[id(x)][1]
 
     def _all(self, kind: str, parts: Any) -> bytes:
-        """Return the hash of several objects in order."""
+        """Return the hash of several objects in order, with the text `kind` before them."""
         return _hash(kind, *map(self.of, parts))
 
     def _read(self, x: Any) -> bytes:
-        # A tracer is an operand of the equation that holds it, and is counted there.
+        """Compute the hash of an object, by its type."""
+        # A tracer is an operand of an equation, which hashes it too.
         if isinstance(x, Tracer):
             return _hash("traced", str(x.aval))
         if isinstance(x, (np.ndarray, np.generic, jax.Array)):
@@ -138,6 +143,7 @@ class _Reader:
         return self._object(x)
 
     def _array(self, x: Any) -> bytes:
+        """Hash an array by its dtype, shape and values."""
         if jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key):
             return self._all("key", (str(jax.random.key_impl(x)), jax.random.key_data(x)))
         values = np.asarray(x)
@@ -148,7 +154,7 @@ class _Reader:
         )
 
     def _jaxpr(self, x: Any) -> bytes:
-        """Hash constants, then equation by equation its name, operands and parameters."""
+        """Hash a jaxpr: its constants, then the name, operands and parameters of each equation."""
         inner = open_program(x)
         # Variables have no names: number them in the order in which they first occur.
         numbers: dict[Any, int] = {}
@@ -174,7 +180,10 @@ class _Reader:
         return _hash("jaxpr", *parts)
 
     def _function(self, f: types.FunctionType) -> bytes:
-        """Hash code, defaults and closure, and for a user's function the globals it names."""
+        """Hash a function: its code, defaults and closure.
+
+        A user's function is also hashed by the globals that it names.
+        """
         cells = [_contents(cell) for cell in f.__closure__ or ()]
         parts = [f.__code__, f.__defaults__, f.__kwdefaults__, cells]
         if not _installed(f.__code__.co_filename):
@@ -182,18 +191,27 @@ class _Reader:
         return self._all("function", parts)
 
     def _code(self, code: types.CodeType) -> bytes:
+        """Hash the compiled code of a function with its names and constants."""
         calls = code.co_argcount, code.co_posonlyargcount, code.co_kwonlyargcount, code.co_flags
         held = code.co_names, code.co_varnames, code.co_consts, code.co_exceptiontable
         return self._all("code", (code.co_code, *calls, *held))
 
     def _class(self, c: type) -> bytes:
+        """Hash a class: by its name if it comes from a library, else by its bases and methods."""
         if _from_a_library(c):
             return _hash("class", c.__module__, c.__qualname__)
         own = {name: value for name, value in vars(c).items() if _is_behaviour(name, value)}
         return self._all("own class", (c.__bases__, own))
 
     def _object(self, x: Any) -> bytes:
-        """Hash the parts of a pytree, else the wrapped function, else the object's pickle."""
+        """Hash an object of any other type.
+
+        A pytree is hashed by its parts, and a jitted function by the function that it wraps. Any
+        other object is hashed by the state that pickle would store.
+
+        Raises:
+            UnreadableError: if the object cannot be pickled.
+        """
         parts, tree = jtu.tree_flatten(x, is_leaf=lambda part: part is not x)
         if not jtu.treedef_is_leaf(tree):
             return self._all("node", (tree.node_data(), parts))
@@ -216,7 +234,7 @@ class _Reader:
 
 
 def _hash(*parts: str | bytes) -> bytes:
-    """Return the SHA-256 of several parts."""
+    """Return the SHA-256 hash of several texts or bytes, in order."""
     digest = hashlib.sha256()
     for part in parts:
         data = part.encode() if isinstance(part, str) else part
@@ -226,13 +244,18 @@ def _hash(*parts: str | bytes) -> bytes:
 
 
 def _meaningful(primitive: str, params: dict[str, Any]) -> list[str]:
-    """Return the names of an equation's parameters that can change its values."""
+    """Return the names of the parameters of an equation that can change its values.
+
+    Args:
+        primitive: the name of the equation's primitive.
+        params: the parameters of the equation.
+    """
     wanted = _MEANING.get(primitive)
     return sorted(params) if wanted is None or not params.keys() >= set(wanted) else list(wanted)
 
 
 def _installed(file: str) -> bool:
-    """Whether a file belongs to Python, an installed package or this one: their versions count."""
+    """Whether a file belongs to Python, an installed package or this package, and not to a user."""
     parts = Path(file).parts
     known = (
         "site-packages" in parts or "dist-packages" in parts or file.startswith(("<frozen", _OURS))
@@ -241,12 +264,13 @@ def _installed(file: str) -> bool:
 
 
 def _from_a_library(c: type) -> bool:
-    """Whether a class is defined in Python, an installed package or this one."""
+    """Whether a class is defined in Python, an installed package or this package."""
     file = getattr(sys.modules.get(c.__module__), "__file__", None)
     return c.__module__.split(".")[0] in sys.stdlib_module_names or bool(file and _installed(file))
 
 
 def _contents(cell: types.CellType) -> Any:
+    """Return the value of a captured variable, or "empty" if it has no value yet."""
     try:
         return cell.cell_contents
     except ValueError:  # a variable without a value yet
@@ -254,13 +278,16 @@ def _contents(cell: types.CellType) -> Any:
 
 
 def _outer_names(code: types.CodeType) -> set[str]:
-    """Return the global and attribute names in a function and the functions inside it."""
+    """Return the global and attribute names in the code of a function and its inner functions."""
     inner = [_outer_names(held) for held in code.co_consts if isinstance(held, types.CodeType)]
     return set(code.co_names).union(*inner)
 
 
 def _globals_of(f: types.FunctionType) -> dict[str, Any]:
-    """Return the globals that a function names; a user's module gives its named members."""
+    """Return the globals that a function names.
+
+    A module of the user is replaced by those of its members that the function names.
+    """
     names = sorted(_outer_names(f.__code__))
     return _named_members(f.__globals__, names)
 
@@ -268,12 +295,18 @@ def _globals_of(f: types.FunctionType) -> dict[str, Any]:
 def _named_members(
     held: dict[str, Any], names: list[str], around: tuple[Any, ...] = ()
 ) -> dict[str, Any]:
-    """Return the named members of a namespace, and of the user's modules among them."""
+    """Return the named members of a namespace, with `_opened` applied to each.
+
+    Args:
+        held: the namespace.
+        names: the wanted names.
+        around: the modules that enclose the namespace, which are not opened again.
+    """
     return {name: _opened(held[name], names, around) for name in names if name in held}
 
 
 def _opened(value: Any, names: list[str], around: tuple[Any, ...]) -> Any:
-    """Return the named members of a user's module, and anything else unchanged."""
+    """Return the named members of a module of the user; anything else is returned unchanged."""
     module = isinstance(value, types.ModuleType) and value not in around
     if not module or _installed(getattr(value, "__file__", None) or _OURS):
         return value

@@ -1,4 +1,4 @@
-"""Random seeds: a whole number or a JAX key, and its form in a result's attributes."""
+"""Random seeds: conversion to JAX keys, and the form in which results store them."""
 
 import hashlib
 import operator
@@ -10,12 +10,15 @@ from jaxtyping import Array
 
 from ..errors import ModelError
 
-# Size of a whole number in an attribute of a NetCDF file.
+# Bits of a whole number in an attribute of a NetCDF file.
 _BITS_OF_A_FILE = 64
 
 
 def as_key(key: int | Array) -> Array:
-    """Return a JAX key from a whole number of any size, a key, or a raw key of `PRNGKey`.
+    """Convert a random seed to a JAX key.
+
+    Args:
+        key: a whole number of any size, a JAX key, or a raw key as `jax.random.PRNGKey` returns it.
 
     Raises:
         ModelError: if the argument is none of these.
@@ -36,7 +39,7 @@ def as_key(key: int | Array) -> Array:
 
 
 def whole_number(key: object) -> int:
-    """Return a whole number as Python's `int`.
+    """Convert a random seed that must be a whole number to Python's `int`.
 
     Raises:
         ModelError: if the argument is not a whole number.
@@ -48,7 +51,7 @@ def whole_number(key: object) -> int:
 
 
 def printable(key: int | Array) -> int | str:
-    """Return the key in a form that an attribute of a file can hold."""
+    """Return a random seed as a number or text that an attribute of a file can hold."""
     number = _as_integer(key)
     if number is not None:
         return number if _fits(number, _BITS_OF_A_FILE) else str(number)
@@ -56,7 +59,7 @@ def printable(key: int | Array) -> int | str:
 
 
 def _as_integer(key: object) -> int | None:
-    """Return a whole number as `int`, nothing for other objects; `True` is not a number here."""
+    """Return a whole number as `int`; None for any other object, including booleans."""
     try:
         return None if isinstance(key, (bool, np.bool_)) else operator.index(key)  # pyright: ignore
     except TypeError:
@@ -69,6 +72,6 @@ def _fits(number: int, bits: int) -> bool:
 
 
 def _hashed(number: int, bits: int) -> int:
-    """Return a hash of a large number as a whole number of `bits` bits."""
+    """Return a hash of a large number as a signed integer of `bits` bits."""
     digest = hashlib.sha256(str(number).encode()).digest()[: bits // 8]
     return int.from_bytes(digest, "little", signed=True)

@@ -7,10 +7,13 @@ import jax
 
 
 def lazily(name: str) -> Any:
-    """Return a stand-in for a module, which loads the module at the first use of an attribute.
+    """Return an object that stands for a module and loads it when an attribute is first used.
 
-    It serves BlackJAX, which takes half a second to load and computes meanwhile. JAX would then
-    have chosen its devices before the user could.
+    It is used for BlackJAX, whose import takes half a second and runs computations. With a normal
+    import JAX would choose its devices before the user could.
+
+    Args:
+        name: the full name of the module.
     """
     return _Lazily(name)
 

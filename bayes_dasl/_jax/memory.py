@@ -12,21 +12,22 @@ _UNKNOWN = 2 * 2**30
 
 
 def available() -> int:
-    """Return the available bytes on JAX's default device.
+    """Return the number of available bytes on JAX's default device.
 
-    On a CPU this is the free memory, or the rest of a control group's limit (v1 or v2) if that is
-    less, as in a container or batch job. On an accelerator it is the rest of its allocator.
+    On a CPU this is the free memory. In a container or batch job it is at most the unused part of
+    the limit of a Linux control group (version 1 or 2). On an accelerator it is the unused part of
+    the memory of JAX's allocator.
     """
     return _at_hand(next(iter(jnp.zeros(()).devices())))
 
 
 def on_host() -> int:
-    """Return the bytes that this process may still take of the machine's own memory."""
+    """Return the number of bytes of main memory that this process may still allocate."""
     return max(min([_available_memory(), *_left_by_groups()]), 0)
 
 
 def _at_hand(device: Any) -> int:
-    """Return the available bytes on a device."""
+    """Return the number of available bytes on a device."""
     stats = None if device.platform == "cpu" else device.memory_stats()
     if stats and "bytes_limit" in stats:
         return max(stats["bytes_limit"] - stats.get("bytes_in_use", 0), 0)
@@ -34,13 +35,20 @@ def _at_hand(device: Any) -> int:
 
 
 def needed(program: Any) -> int:
-    """Return the bytes of a compiled program's temporaries and results, 0 if it reports none."""
+    """Return the bytes that a compiled program needs for temporaries and results.
+
+    The number is 0 if the program reports none.
+    """
     analysis = program.memory_analysis()
     return 0 if analysis is None else analysis.temp_size_in_bytes + analysis.output_size_in_bytes
 
 
 def _available_memory(root: Path = Path("/")) -> int:
-    """Return the available memory of the whole machine, caches included."""
+    """Return the available bytes of main memory of the machine, including caches.
+
+    Args:
+        root: the root of the file system; tests replace it.
+    """
     meminfo = root / "proc" / "meminfo"
     if meminfo.is_file():
         for line in meminfo.read_text().splitlines():
@@ -54,15 +62,17 @@ def _available_memory(root: Path = Path("/")) -> int:
 
 
 def _left_by_groups(root: Path = Path("/")) -> list[int]:
-    """Return the rest of the limit of each control group of this process that has a limit."""
+    """Return the unused bytes of each control group of this process that has a limit."""
     rests = [_left_in(folder, *files) for folder, files in _control_groups(root)]
     return [rest for rest in rests if rest is not None]
 
 
 def _control_groups(root: Path) -> Iterator[tuple[Path, tuple[str, str, str]]]:
-    """Yield the folder of each control group, the innermost first.
+    """Yield the control groups of this process, the innermost first.
 
-    With it come the file names of the limit and of the use, and the entry for cached pages.
+    Yields:
+        The folder of the group, and three names: of the file with the limit, of the file with the
+        used memory, and of the entry for cached pages in `memory.stat`.
     """
     listing = root / "proc" / "self" / "cgroup"
     mount = root / "sys" / "fs" / "cgroup"
@@ -85,7 +95,14 @@ def _control_groups(root: Path) -> Iterator[tuple[Path, tuple[str, str, str]]]:
 
 
 def _left_in(folder: Path, limit: str, use: str, cache: str) -> int | None:
-    """Return the rest of a control group's limit, nothing if it has none."""
+    """Return the unused bytes of a control group; None if it has no limit.
+
+    Args:
+        folder: the folder of the group.
+        limit: the name of the file with the limit.
+        use: the name of the file with the used memory.
+        cache: the name of the entry for cached pages.
+    """
     try:
         most = int((folder / limit).read_text())
         used = int((folder / use).read_text())

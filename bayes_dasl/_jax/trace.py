@@ -1,4 +1,4 @@
-"""Functions traced once, for several programs, without the checks that JAX's cache refuses."""
+"""Tracing of functions, and removal of runtime checks, which JAX's disk cache does not support."""
 
 import functools
 import threading
@@ -11,19 +11,25 @@ from equinox import error_if
 from jax.core import eval_jaxpr
 from jax.extend.core import ClosedJaxpr, Jaxpr
 
-# All threads share JAX's record of the results of a traced function's derivatives.
+# Only one thread may trace at a time, because all threads share JAX's cache of derivatives of
+# traced functions.
 _ONE_AT_A_TIME = threading.RLock()
 
 
 def traced(function: Callable[..., Any], *examples: Any) -> Callable[..., Any]:
-    """Trace a function now, for arguments like `examples`, without its runtime checks.
+    """Trace a function once, and remove its runtime checks.
 
-    Checks by `eqx.error_if` keep a program out of JAX's cache on disk, and a sampler needs a value
-    where they would raise. This includes the checks of solvers. Diffrax checks that output times
-    increase and lie inside the solve, which checked data fulfil.
+    The removed checks are those by `eqx.error_if`, including the checks of solvers. They would keep
+    the program out of JAX's cache on disk, and a sampler needs a value instead of an error. Diffrax
+    checks that output times increase and lie inside the solve; the package checks data for this
+    before.
+
+    Args:
+        function: the function.
+        examples: example arguments, or their shapes.
 
     Returns:
-        A function that runs the traced program.
+        A function that runs the traced program, for arguments of the same shapes.
     """
     run, held, _ = parted(function, *examples)
     return functools.partial(run, held)
@@ -32,17 +38,23 @@ def traced(function: Callable[..., Any], *examples: Any) -> Callable[..., Any]:
 def parted(
     function: Callable[..., Any], *examples: Any, scalars: bool = False
 ) -> tuple[Callable[..., Any], list[Any], Any]:
-    """Trace a function as `traced` does, with its captured arrays as the first argument.
+    """Trace a function as `traced` does, and separate the arrays that it captures.
 
-    XLA works on long captured series as constants while it compiles. As arguments they cost
-    nothing, and other series of the same length find the program on disk. Single numbers stay in
-    the program, which XLA then simplifies, unless `scalars` are separated too. Arrays captured by
-    a `jax.jit` inside the function stay there.
+    If captured arrays are arguments, XLA need not process them as constants during compilation.
+    The program on disk then also serves other data of the same shape. Captured numbers stay in the
+    program by default, since XLA can then simplify it. Arrays that a `jax.jit` inside the function
+    captures stay in the program too.
+
+    Args:
+        function: the function.
+        examples: example arguments, or their shapes.
+        scalars: whether captured single numbers are separated too.
 
     Returns:
-        The traced function, the captured arrays, and the shapes of the results.
+        The traced function, whose first argument is the list of captured arrays; this list; and the
+        shapes of the results.
     """
-    # With the lock the program is the same each time, whatever other threads trace.
+    # With the lock the program does not depend on what other threads trace.
     with _ONE_AT_A_TIME:
         closed, shape = jax.make_jaxpr(function, return_shape=True)(*examples)
     closed = unchecked(closed)
@@ -65,7 +77,11 @@ def parted(
 
 
 def unchecked(inner: Any) -> Any:
-    """Return a jaxpr without Equinox's checks; checked values pass through unchanged."""
+    """Return a jaxpr without Equinox's runtime checks.
+
+    Args:
+        inner: a jaxpr; any other object is returned unchanged.
+    """
     if not _is_jaxpr(inner) or not calls_back(inner):
         return inner
     # Before JAX 0.12 a closed jaxpr holds an open one.
@@ -75,7 +91,7 @@ def unchecked(inner: Any) -> Any:
 
 
 def _unchecked_equation(equation: Any) -> Any:
-    """Return an equation without checks, itself if it has none."""
+    """Return an equation of a jaxpr without runtime checks; unchanged if it has no checks."""
     parameters = dict(equation.params)
     lenient = _lenient(equation.primitive.name, parameters)
     if lenient is parameters and not any(map(calls_back, inner_programs(equation))):
@@ -91,10 +107,17 @@ def _unchecked_equation(equation: Any) -> Any:
 
 
 def _lenient(primitive: str, parameters: dict[str, Any]) -> dict[str, Any]:
-    """Return the parameters of an equation, changed so that a linear solve of Lineax returns NaN.
+    """Return the parameters of an equation, without the check of a linear solve by Lineax.
 
-    Its check is not in the jaxpr, since it is made when the program is compiled. The parameters of
-    other equations are returned unchanged.
+    A failed linear solve then returns NaN. Its check is no equation of the jaxpr, since Lineax adds
+    it when the program is compiled.
+
+    Args:
+        primitive: the name of the equation's primitive.
+        parameters: the parameters of the equation.
+
+    Returns:
+        The changed parameters; the same object if the equation is no linear solve with a check.
     """
     # The last static argument is `throw`.
     if primitive == "linear_solve" and parameters["static"][-1] is True:
@@ -108,7 +131,10 @@ def _lenient(primitive: str, parameters: dict[str, Any]) -> dict[str, Any]:
 
 
 def _reports(branch: Any) -> bool:
-    """Whether a branch is the raising one of `eqx.error_if`; other callbacks belong to a model."""
+    """Whether a branch of a conditional is the branch of `eqx.error_if` that raises.
+
+    Other branches with callbacks belong to the model.
+    """
     for equation in open_program(branch).eqns:
         if equation.primitive.name == "pure_callback":
             callback = equation.params["callback"]
@@ -119,7 +145,7 @@ def _reports(branch: Any) -> bool:
 
 
 def calls_back(inner: Any) -> bool:
-    """Whether a jaxpr calls back into Python."""
+    """Whether a jaxpr calls Python while it runs, or contains a linear solve with a check."""
     return any(
         e.primitive.name == "pure_callback"
         or _lenient(e.primitive.name, e.params) is not e.params
@@ -129,7 +155,7 @@ def calls_back(inner: Any) -> bool:
 
 
 def open_program(inner: Any) -> Any:
-    """Return a jaxpr without the constants of a closed one."""
+    """Return the open jaxpr inside a closed one, which also holds constants."""
     return getattr(inner, "jaxpr", inner)
 
 

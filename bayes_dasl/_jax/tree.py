@@ -1,4 +1,4 @@
-"""Pytrees: dotted names of leaves, nodes along a path, short names, and stopped gradients."""
+"""Tools for pytrees: dotted names of leaves, nodes along a path, short names, frozen gradients."""
 
 import dataclasses
 import inspect
@@ -16,10 +16,10 @@ Path = tuple[Any, ...]
 
 
 def key_name(key: Any) -> str:
-    """Return the name of one step of a path: an attribute, a dictionary's key or an index.
+    """Return the name of one entry of a JAX key path: an attribute, a key of a dict or an index.
 
     Raises:
-        TypeError: if the step has no name.
+        TypeError: if the entry has no name.
     """
     for attribute in ("name", "key", "idx"):
         if hasattr(key, attribute):
@@ -33,21 +33,25 @@ def dotted(path: Path) -> str:
 
 
 def parts_inside(tree: Any, wanted: Callable[[Any], bool]) -> list[tuple[str, Any]]:
-    """Return the outermost wanted nodes of a tree, with their dotted paths."""
+    """Return the outermost nodes of a tree for which `wanted` is true.
+
+    Returns:
+        Pairs of the dotted path and the node.
+    """
     found = jtu.tree_flatten_with_path(tree, is_leaf=wanted)[0]
     return [(dotted(path), node) for path, node in found if wanted(node)]
 
 
 def below(path: str, name: str) -> str:
-    """Return the dotted path of a named child; path or name may be empty."""
+    """Join a dotted path and the name of a child of its node; either may be empty."""
     return f"{path}.{name}" if path and name else path or name
 
 
 def child(node: Any, key: Any) -> Any:
-    """Return the child of a node at one step of a path.
+    """Return the child of a node to which one entry of a JAX key path leads.
 
     Raises:
-        TypeError: if the step has no name.
+        TypeError: if the entry has no name.
     """
     if isinstance(key, jtu.GetAttrKey):
         return getattr(node, key.name)
@@ -59,7 +63,7 @@ def child(node: Any, key: Any) -> Any:
 
 
 def nodes_along(tree: Any, path: Path) -> Iterator[tuple[Any, Any]]:
-    """Yield pairs (node, key of its child) from the root down to the leaf's parent."""
+    """Yield pairs (node, key of its child) along a path, from the root to the leaf's parent."""
     node = tree
     for key in path:
         yield node, key
@@ -67,7 +71,10 @@ def nodes_along(tree: Any, path: Path) -> Iterator[tuple[Any, Any]]:
 
 
 def stated_units(tree: Any, path: Path) -> str:
-    """Return the units of a leaf, random or known, as stated by the innermost node that does.
+    """Return the units of a random leaf or a known number.
+
+    Nodes along the path may state units. Those of the innermost such node are returned, or an empty
+    string if there is none.
 
     Raises:
         TypeError: if the path runs through an object whose parts have no names.
@@ -80,7 +87,14 @@ def stated_units(tree: Any, path: Path) -> str:
 
 
 def _units_by(node: Any, path: Path) -> str:
-    """Return the units that a node states for a leaf, by its fields or its `__leaf_units__`."""
+    """Return the units that a node states for a leaf; an empty string if it states none.
+
+    A node states units by its method `__leaf_units__`, or else by the metadata of its fields.
+
+    Args:
+        node: the node.
+        path: the path from the node to the leaf.
+    """
     if hasattr(node, "__leaf_units__"):
         return node.__leaf_units__(tuple(key_name(key) for key in path))
     fields = dataclasses.fields(node) if dataclasses.is_dataclass(node) else ()
@@ -89,15 +103,15 @@ def _units_by(node: Any, path: Path) -> str:
 
 
 def prepared(tree: Any) -> Any:
-    """Return the tree with `node.prepared()` in place of each node that has this method.
+    """Replace each node that has a method `prepared` by the result of `node.prepared()`.
 
-    A node computes there whatever stays the same during a solve.
+    The method precomputes what stays constant during a solve.
     """
     return tree.prepared() if hasattr(tree, "prepared") else prepared_inside(tree)
 
 
 def prepared_inside(tree: Any) -> Any:
-    """Return a node whose inner nodes are prepared, but not the node itself."""
+    """Apply `prepared` to the nodes inside a node, but not to the node itself."""
     inside = lambda node: node is not tree and hasattr(node, "prepared")  # noqa: E731
     return jtu.tree_map(
         lambda node: node.prepared() if inside(node) else node, tree, is_leaf=inside
@@ -109,13 +123,16 @@ def short_names(
 ) -> dict[str, str]:
     """Return the shortest unambiguous suffix of each dotted name.
 
-    A suffix is not reserved and starts with a word. `layer.initial.hare` becomes `initial.hare` if
-    `hare` is reserved, for example by an observable.
+    A suffix starts with a part that is no number. For example, `layer.initial.hare` becomes `hare`,
+    or `initial.hare` if `hare` is reserved.
 
     Args:
         names: dotted names.
-        reserved: names that no suffix may equal.
-        least: the least number of parts in the suffixes of some names.
+        reserved: names that no suffix may equal, such as those of observables.
+        least: for some names, the smallest number of parts in their suffix; 1 for all others.
+
+    Returns:
+        The suffix by name. It is the whole name if all suffixes are ambiguous or reserved.
     """
     taken = set(reserved)
     least = least or {}
@@ -129,7 +146,10 @@ def short_names(
 
 
 def _suffixes(name: str, least: int) -> Iterator[str]:
-    """Yield the suffixes of at least `least` parts that start with a word, shortest first."""
+    """Yield the suffixes of a dotted name, the shortest first.
+
+    They have at least `least` parts, and their first part is no number.
+    """
     parts = name.split(".")
     for start in range(len(parts) - least, -1, -1):
         if not parts[start].isdigit():
@@ -137,7 +157,10 @@ def _suffixes(name: str, least: int) -> Iterator[str]:
 
 
 def argument_names(function: Callable[..., Any], number: int) -> list[str]:
-    """Return names of a function's first arguments, or their number if they have no name."""
+    """Return the names of the first `number` arguments of a function.
+
+    An argument without a known name is named by its position, from 0.
+    """
     try:
         parameters = inspect.signature(function).parameters.values()
     except (TypeError, ValueError):  # a function written in C may have no signature
@@ -148,9 +171,10 @@ def argument_names(function: Callable[..., Any], number: int) -> list[str]:
 
 
 class FrozenDict(dict):
-    """A hashable mapping for static fields, which JAX compares and hashes.
+    """A hashable dict for static fields of a module, which JAX compares and hashes.
 
-    The order counts: a network that takes its inputs in another order is another program.
+    Two such dicts are equal only if their items have the same order. For example, a network with
+    its inputs in another order is a different program.
     """
 
     def __eq__(self, other: object) -> bool:
@@ -164,5 +188,5 @@ class FrozenDict(dict):
 
 
 def frozen(tree: Any) -> Any:
-    """Return the tree with stopped gradients."""
+    """Return a tree through whose arrays no gradient flows."""
     return jax.tree.map(lambda x: lax.stop_gradient(x) if eqx.is_array(x) else x, tree)

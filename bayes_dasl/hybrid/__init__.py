@@ -1,5 +1,6 @@
-"""Ways to join scientific models and networks: the same combinators for vector fields and for whole
-layers.
+"""Hybrid models, which combine scientific models and networks.
+
+Each combination works for vector fields and for whole layers.
 """
 
 from ._joined import AbstractHybrid as AbstractHybrid

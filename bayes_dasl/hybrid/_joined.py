@@ -1,4 +1,4 @@
-"""The base class of hybrids: vector fields combine to a vector field, layers to a layer."""
+"""The base class of hybrid models, which combine vector fields, or layers and functions."""
 
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
@@ -21,15 +21,21 @@ type Part = Callable[..., Any]
 
 
 class AbstractHybrid(AbstractLayer):
-    """Parts combined at each point: `hybrid(t, y, u)` for functions, `hybrid(inputs)` with a layer.
+    """Several parts whose values are combined at each point.
 
-    Networks, closures and gates read the values of a part as `part.name`. They also read them as
-    `name`, unless that is a state or another part returns it. In a layer, functions see no states,
-    and `extra` names the data variables that only they read. In a vector field they see the
-    forcings of its `ODE`.
+    If all parts are functions `(t, y, u)`, the hybrid is a vector field: `hybrid(t, y, u)`. If a
+    part is a layer, the hybrid is a layer: `hybrid(inputs)`.
+
+    Networks, closures and gates can read the value `name` of the part `part` as an input
+    `part.name`. They can also read it as `name`, unless a state has this name or another part
+    returns it too. In a layer, functions get no states. In a vector field, they get the forcings
+    of its `ODE`.
+
+    Args:
+        extra: for a layer, the data variables that functions read but layers do not.
 
     Raises:
-        ModelError: if layers state different units, or different interpolation, of one name.
+        ModelError: if layers state different units, or different interpolation, for one name.
     """
 
     extra: tuple[str, ...] = eqx.field(default=(), static=True, converter=tuple, kw_only=True)
@@ -37,17 +43,17 @@ class AbstractHybrid(AbstractLayer):
     @property
     @abstractmethod
     def parts(self) -> Mapping[str, Part]:
-        """The parts by name, which are evaluated first."""
+        """The parts by name, which are evaluated before they are combined."""
 
     @abstractmethod
     def join(self, t: Any, y: Values, u: Values, found: Mapping[str, Values]) -> Values:
-        """Combine the parts at one point.
+        """Combine the values of the parts at one point.
 
         Args:
             t: the time, or the value of the index.
-            y: the states and the values of the parts.
+            y: the states and the values of the parts, under all names that functions can read.
             u: the forcings, by name.
-            found: the values of each part, by its name.
+            found: the values of each part by name, by the name of the part.
 
         Returns:
             The combined values by name.
@@ -55,12 +61,16 @@ class AbstractHybrid(AbstractLayer):
 
     @property
     def layered(self) -> bool:
-        """Whether a part is a layer, so that the hybrid is one too."""
+        """Whether a part is a layer, so that the hybrid is a layer too."""
         return any(is_layer(part) for part in self.parts.values())
 
     @property
     def _layers(self) -> dict[str, Any]:
-        """The parts that are layers; raise ModelError if there is none."""
+        """The parts that are layers, by name.
+
+        Raises:
+            ModelError: if no part is a layer.
+        """
         if not self.layered:
             raise ModelError(
                 f"this {type(self).__name__} joins vector fields, not layers: put it into a bd.ODE"
@@ -84,7 +94,7 @@ class AbstractHybrid(AbstractLayer):
 
     @property
     def forcings(self) -> tuple[str, ...]:
-        """The forcings of the layers, and those that only functions read."""
+        """The forcings of the layers, and the `extra` variables that only functions read."""
         of_layers = [name for part in self._layers.values() for name in part.forcings]
         return tuple(dict.fromkeys((*of_layers, *self.extra)))
 
@@ -132,7 +142,15 @@ class AbstractHybrid(AbstractLayer):
         return [t for found in of_parts for t in found]
 
     def _shared(self, name: str, default: Any) -> Any:
-        """Return an attribute that all layers have in common, or raise ModelError."""
+        """Return an attribute that all layers have in common.
+
+        Args:
+            name: the name of the attribute.
+            default: its value if no layer has it.
+
+        Raises:
+            ModelError: if layers have different values.
+        """
         values = {getattr(part, name, default) for part in self._layers.values()} - {None}
         if len(values) > 1:
             raise ModelError(
@@ -143,7 +161,7 @@ class AbstractHybrid(AbstractLayer):
         return default
 
     def prepared(self) -> Any:
-        """Return a copy with quantities precomputed that are the same at all points of a solve."""
+        """Return a copy in which quantities that stay constant during a solve are precomputed."""
         return prepared_inside(self)
 
     def __call__(self, t: Any, y: Values | None = None, u: Values | None = None) -> Any:
@@ -159,7 +177,17 @@ class AbstractHybrid(AbstractLayer):
         return self._at(t, y, u, found)
 
     def _at(self, t: Any, y: Values, u: Values, found: dict[str, Any]) -> Values:
-        """Combine at one point; functions beside layers are evaluated here."""
+        """Combine the parts at one point.
+
+        Args:
+            t: the time, or the value of the index.
+            y: the states by name; empty in a layer.
+            u: the forcings by name.
+            found: the known values of parts, by part. Other parts are evaluated here.
+
+        Returns:
+            The combined values by name.
+        """
         for name, part in self.parts.items():
             if name not in found:
                 found = found | {name: dict(part(t, y, u))}
@@ -167,7 +195,16 @@ class AbstractHybrid(AbstractLayer):
 
     @staticmethod
     def known(y: Values, found: Mapping[str, Values]) -> Values:
-        """Collect what functions can read: states, `part.name`, and unambiguous `name`s."""
+        """Collect the values that functions can read, under all names.
+
+        Args:
+            y: the states by name.
+            found: the values of each part.
+
+        Returns:
+            The states by name, and the values of the parts as `part.name`. Also the values as
+            `name`, if only one part returns it and no state has this name.
+        """
         returned = [name for values in found.values() for name in values]
         plain = {
             n: v for values in found.values() for n, v in values.items() if returned.count(n) == 1
@@ -182,7 +219,15 @@ class AbstractHybrid(AbstractLayer):
         return joined(solved, values)
 
     def _over_times(self, inputs: Inputs, found: Mapping[str, Values]) -> Values:
-        """Combine the predictions of the layers at all times."""
+        """Combine the predictions of the layers at all times.
+
+        Args:
+            inputs: the times and forcings.
+            found: the values of each layer, `(time, …)` by name, by the name of the layer.
+
+        Returns:
+            The combined values, `(time, …)` by name.
+        """
         field = prepared(self)
 
         def at(t, found):
@@ -191,7 +236,11 @@ class AbstractHybrid(AbstractLayer):
         return jax.vmap(at)(inputs.times, dict(found))
 
     def _solved(self, part: Any, inputs: Inputs) -> Prediction:
-        """Solve one layer, or raise ModelError if a hybrid cannot contain it."""
+        """Solve one layer.
+
+        Raises:
+            ModelError: if the layer is a filter or predicts a variance.
+        """
         if isinstance(part, AbstractFilter):
             raise ModelError(
                 f"{type(part).__name__} looks back at observations: it cannot be part of a hybrid"

@@ -1,6 +1,6 @@
 """Sensitivities of a layer: derivatives of its values with respect to parameters.
 
-They can be differentiated in their turn, as samplers need it.
+The sensitivities are themselves differentiable, because gradient-based samplers need this.
 """
 
 import dataclasses
@@ -27,9 +27,15 @@ from ..random import Module, RandomLeaf, Values
 
 @dataclasses.dataclass(frozen=True)
 class Coordinates:
-    """The free coordinates of a leaf: its own numbers, or unconstrained ones, as for a simplex.
+    """The coordinates in which a parameter is varied.
 
-    A shared leaf moves at all of its `places` at once.
+    They are the values of the parameter itself. If its support has a smaller dimension than the
+    array, as a simplex has, they are the unconstrained values of NumPyro's bijection.
+
+    Args:
+        places: the dotted paths where the parameter stands. A shared parameter has several.
+        shape: the shape of the coordinates.
+        support: the support of the parameter; None if the coordinates are its own values.
     """
 
     places: tuple[str, ...]
@@ -41,28 +47,40 @@ class Coordinates:
         return hash((self.places, self.shape, type(self.support)))
 
     def free(self, value: Any) -> Array:
-        """Return the coordinates of a value."""
+        """Return the coordinates of a value of the parameter."""
         value = jnp.asarray(value, float)
         if self.support is None:
             return value
         return biject_to(self.support).inv(value)
 
     def value(self, free: Array) -> Array:
-        """Return the value at some coordinates."""
+        """Return the value of the parameter at some coordinates."""
         if self.support is None:
             return free
         return jnp.asarray(biject_to(self.support)(free))
 
 
 def coordinates(leaves: Mapping[str, RandomLeaf]) -> FrozenDict:
-    """Return the coordinates of random leaves by path, without those that only priors depend on."""
+    """Return the coordinates of random leaves by path.
+
+    Leaves that occur only in the priors of other leaves are left out.
+    """
     return FrozenDict(
         (path, _coordinates(leaf)) for path, leaf in leaves.items() if leaf.places or leaf.within
     )
 
 
 def standing(leaves: Mapping[str, RandomLeaf]) -> FrozenDict:
-    """Return the coordinates of leaves and derived numbers in a tree, each as its own parameter."""
+    """Return the coordinates of all numbers in a tree that are random or derived from random ones.
+
+    A derived number counts as a parameter of its own.
+
+    Args:
+        leaves: the random leaves of the tree by path.
+
+    Returns:
+        Coordinates by path.
+    """
     worked_out = {place: Coordinates((place,)) for leaf in leaves.values() for place in leaf.within}
     return FrozenDict(
         {path: how for path, how in coordinates(leaves).items() if how.places} | worked_out
@@ -70,7 +88,7 @@ def standing(leaves: Mapping[str, RandomLeaf]) -> FrozenDict:
 
 
 def _coordinates(leaf: RandomLeaf) -> Coordinates:
-    """Return the coordinates of one leaf, unconstrained if its support has another dimension."""
+    """Return the coordinates of one leaf."""
     shape = free_shape(leaf.distribution, leaf.shape)
     same = shape == leaf.shape
     return Coordinates(leaf.places, shape, None if same else leaf.distribution.support)
@@ -79,7 +97,16 @@ def _coordinates(leaf: RandomLeaf) -> Coordinates:
 def parameters(
     tree: Any, leaves: Mapping[str, Coordinates]
 ) -> tuple[Float[Array, " k"], Callable[[Array], Any]]:
-    """Return some leaves of a realised tree as one vector, and a function from vectors to trees."""
+    """Return parameters of a tree as one vector, and a function that inserts such a vector.
+
+    Args:
+        tree: a tree with numbers in place of random leaves.
+        leaves: the coordinates of the parameters, by path.
+
+    Returns:
+        The vector of the coordinates, `(k,)`, and a function that returns the tree for other
+        values of this vector.
+    """
     held, structure = jtu.tree_flatten_with_path(tree)
     number = {dotted(path): i for i, (path, _) in enumerate(held)}
     moving = [how for how in leaves.values() if how.places[0] in number]
@@ -100,17 +127,17 @@ def tangents(
 ) -> tuple[Values, dict[str, Float[Array, "n time ..."]]]:
     """Return the values of a layer, and their derivatives along directions of the parameters.
 
-    For an ODE the variational equations are solved with the states: a solver with checkpoints
-    supports reverse mode only, not forward mode inside it.
+    For a plain ODE the variational equations are solved together with the states, because JAX
+    cannot use forward mode through a solver with checkpoints.
 
     Args:
-        layer: a realised layer.
-        leaves: the coordinates of the parameters.
-        directions: directions in the space of the parameters, `(n, k)`.
+        layer: a layer with numbers in place of random leaves.
+        leaves: the coordinates of the parameters, by path.
+        directions: n directions in the space of the k coordinates, `(n, k)`.
         inputs: the inputs of the layer.
 
     Returns:
-        Values by name, and derivatives `(n, time, …)` by name.
+        The values, `(time, …)` by name, and the derivatives, `(n, time, …)` by name.
     """
     flat, rebuild = parameters(layer, leaves)
     if is_smooth(layer):
@@ -132,6 +159,13 @@ class _Variational(Module):
 
     $\dot y = f(y, p), \quad \dot s = \frac{\partial f}{\partial y} s + \frac{\partial f}{\partial
     p} d$
+
+    y are the states, f is the vector field, and s the derivative of y along the direction d.
+
+    Args:
+        at: a function of the parameters that returns the vector field.
+        flat: the parameters, `(k,)`.
+        directions: the directions, `(n, k)`.
     """
 
     at: Callable = eqx.field(static=True)
@@ -149,17 +183,17 @@ class _Variational(Module):
         return _with_derivatives(rates, along)
 
 
-# Prefix of the names of derivatives beside those of the states.
+# Prefix of the name of a state, which gives the name of its derivative.
 _MOVED = "along "
 
 
 def _with_derivatives(states: Values, moved: Values) -> dict[str, Any]:
-    """Join states and derivatives into one dict."""
+    """Join states and their derivatives into one dict; derivatives get a prefixed name."""
     return {**states, **{_MOVED + name: value for name, value in moved.items()}}
 
 
 def _parted(y: Values) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Separate states and derivatives."""
+    """Split a joint dict into the states and their derivatives, each by state."""
     states = {name: value for name, value in y.items() if not name.startswith(_MOVED)}
     return states, {name: y[_MOVED + name] for name in states}
 
@@ -167,7 +201,18 @@ def _parted(y: Values) -> tuple[dict[str, Any], dict[str, Any]]:
 def _along(
     layer: AbstractTrajectory, rebuild: Callable, flat: Array, directions: Array, inputs: Inputs
 ):
-    """Solve an ODE together with its variational equations."""
+    """Solve an ODE together with its variational equations; see `tangents`.
+
+    Args:
+        layer: the ODE.
+        rebuild: a function of the parameters that returns the ODE.
+        flat: the parameters, `(k,)`.
+        directions: the directions, `(n, k)`.
+        inputs: the inputs of the ODE.
+
+    Returns:
+        The values and the derivatives, as from `tangents`.
+    """
     # 1. Initial values and their derivatives.
     initial = lambda p: {n: jnp.asarray(v, float) for n, v in rebuild(p).initial.items()}  # noqa: E731
     start, moved = jax.vmap(lambda d: jax.jvp(initial, (flat,), (d,)), out_axes=(None, 0))(

@@ -24,20 +24,21 @@ def _frozen(totals: Any) -> FrozenDict:
 
 
 class Conserve(Module):
-    r"""A vector field with rates projected so that linear totals of the states stay constant.
+    r"""A vector field with rates projected so that weighted sums of the states stay constant.
 
     $\dot y = f - A^\top (A A^\top)^{-1} A f$, so that $A \dot y = 0$
 
-    It is a hard constraint, exact up to rounding.
+    y are the states, f the rates of `vector_field`, and the rows of A the weights of the conserved
+    sums. The constraint is exact up to rounding.
 
     Args:
         vector_field: a function `(t, y, u)` that returns the rates of the states by name.
-        totals: the weight of each state in each conserved total, by name: `{"mass": {"substrate":
-            1, "product": 1}}`.
+        totals: for each conserved sum, by its name, the weight of each state, as in `{"mass":
+            {"substrate": 1, "product": 1}}`.
 
     Raises:
-        ModelError: if there is no function or no total, if totals are linearly dependent, or if a
-            state is unknown when called.
+        ModelError: if `vector_field` is no function, or `totals` are empty or linearly dependent.
+            When called, if a state in `totals` has no rate.
     """
 
     vector_field: VectorField
@@ -58,12 +59,12 @@ class Conserve(Module):
 
     @property
     def _states(self) -> dict[str, None]:
-        """The states with a weight in some total, in order."""
+        """The states with a weight in a conserved sum, in order; the values are None."""
         return dict.fromkeys(state for total in self.totals.values() for state in total)
 
     @property
     def _matrix(self) -> Any:
-        """The matrix A: the weight of each state in each total."""
+        """The matrix A, `(total, state)`: the weight of each state in each conserved sum."""
         states = self._states
         return jnp.asarray(
             [[total.get(state, 0.0) for state in states] for total in self.totals.values()]
@@ -80,6 +81,6 @@ class Conserve(Module):
             )
         along = jnp.stack([rates[state] for state in states])
 
-        # The projection of f onto the row space of A, which is the part that changes the totals.
+        # The projection of f onto the row space of A is the part that changes the conserved sums.
         excess = jnp.tensordot(matrix.T @ jnp.linalg.inv(matrix @ matrix.T) @ matrix, along, 1)
         return rates | dict(zip(states, along - excess, strict=True))

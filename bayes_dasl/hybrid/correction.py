@@ -1,4 +1,4 @@
-"""`corrected`: a science with a small learned correction, in units of the science's own rates."""
+"""`corrected`: add a small learned correction to a scientific model."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -30,8 +30,8 @@ from ..random import VectorField, realise
 from .residual import Residual
 
 _DRAWS = 200
-# The 95 % quantile of the product of a standard half-Cauchy variable and a draw of the features at
-# the data.
+# The 95 % quantile of |a g| at the data, for a standard half-Cauchy scale a and a draw of the
+# unknown function g.
 _SELDOM = 15.0
 
 
@@ -48,40 +48,42 @@ def corrected(
 
     $s(t, y, u) + a\,r \odot g(y)$
 
-    The correction g is a smooth unknown function of all states, `Network.fourier`. Its units r are
-    the science's own rates: the root mean square over the rows of the data, as a median over prior
-    draws. Its scale a has a half-Cauchy prior. Under this prior the correction exceeds `share` of
-    these rates with a probability of about 5 %. The prior favours small corrections, and its heavy
-    tail allows large ones. Beyond the data the uncertainty of g grows with the distance.
+    s is the science, y the states and u the forcings. g is a smooth unknown function of all states,
+    `Network.fourier`. r is the typical size of each rate of the science: its root mean square over
+    the rows of the data, and the median of this number over prior draws. The scale a has a
+    half-Cauchy prior. Under this prior the correction exceeds `share` of r with a probability of
+    about 5 %. The prior favours small corrections, and its heavy tail allows large ones. Outside
+    the data the uncertainty of g grows with the distance.
 
-    The result is a `Residual` with a `Network`. Change parts of it by `eqx.tree_at`.
+    Parts of the returned `Residual` can be changed by `eqx.tree_at`.
 
     Source: Gelman (2006), Prior distributions for variance parameters, for the half-Cauchy scale.
 
     Args:
-        science: the vector field `(t, y, u)`, with priors; or an `ODE` of it, which is then
-            returned with the correction. States that the data lack come from a solve of the `ODE`
-            at the prior medians.
-        data: the training data, with every state and forcing that the science reads. Rows with gaps
-            are left out, and the index is `t`. Dates become numbers as in the layer; without a
-            layer they become days since 1970.
-        outputs: the states whose rates are corrected.
-        inputs: the arguments of the correction: states, forcings, or `"t"`; by default all states
+        science: the vector field `(t, y, u)` with priors, or an `ODE` with such a vector field.
+        data: the training data, with every state and forcing that the science reads. For an `ODE`,
+            missing states are computed by a solve at the prior medians. Rows with gaps are left
+            out. The index is the time `t`. Dates become numbers in the units of the `ODE`; for a
+            vector field alone, days since 1970.
+        outputs: the names of the states whose rates are corrected.
+        inputs: the names of the arguments of g: states, forcings, or `"t"`. By default all states
             of the science that vary in the data.
-        relative: whether the rate per unit of state is corrected, as in `Residual`.
+        relative: whether the correction is multiplied by the state, as in `Residual`. It then
+            corrects the rate per unit of state.
         share: the share of the science's rates that the correction seldom exceeds.
-        size: the number of features of the unknown function.
+        size: the number of Fourier features of the unknown function.
 
     Units: the units of the rates.
 
     Returns:
-        The corrected vector field, or the `ODE` with it.
+        A `Residual` of the vector field and a `Network`; for an `ODE`, a copy of the `ODE` with
+        this `Residual` as vector field.
 
     Raises:
-        ModelError: if there are no outputs, if the science has no such rate, if a rate is zero or
-            not finite under the prior, or if the share is not positive.
+        ModelError: if there are no outputs, or the science has no rate of that name. Also if the
+            share is not positive, or a rate is zero or not finite under the prior.
         DataError: if the data lack a variable or have no complete row, or if a state with a
-            `relative` correction is zero in them.
+            `relative` correction is zero in the data.
 
     Example:
         ```python
@@ -98,7 +100,7 @@ def corrected(
         field = corrected(science.vector_field, whole, *outputs, **options)
         return eqx.tree_at(lambda layer: layer.vector_field, science, field)
     check_function(science, "science")
-    # 2. The units of the correction, and the inputs that vary.
+    # 2. The typical size r of the rates, and the inputs of g that vary.
     data = as_numbers(data, series_index(data))
     units, states = _rates(science, data, outputs, relative)
     named = inputs or tuple(name for name in states if _changes(data, name)) or outputs
@@ -110,7 +112,7 @@ def corrected(
 
 
 def _refuse(science: Any, outputs: tuple[str, ...], inputs: Any, share: Any) -> None:
-    """Raise ModelError for wrong arguments of `corrected`."""
+    """Raise ModelError for invalid arguments of `corrected`."""
     if not isinstance(science, AbstractTrajectory) and isinstance(
         getattr(science, "layer", None), AbstractTrajectory
     ):
@@ -130,10 +132,13 @@ def _refuse(science: Any, outputs: tuple[str, ...], inputs: Any, share: Any) -> 
 
 
 def _with_states(layer: AbstractTrajectory, data: xr.Dataset) -> xr.Dataset:
-    """Return data with times as in the layer, and missing states from a solve at the prior medians.
+    """Complete data by the states that they lack, from a solve at the prior medians.
+
+    Returns:
+        The data with the additional states, and with dates as numbers in the units of the layer.
 
     Raises:
-        ModelError: if the solver fails there.
+        ModelError: if the solver fails at the prior medians.
     """
     drawn = draw_prior(layer, _DRAWS, key=as_key(0))
     middle = realise(layer, {path: jnp.median(values, axis=0) for path, values in drawn.items()})
@@ -163,7 +168,7 @@ def _with_states(layer: AbstractTrajectory, data: xr.Dataset) -> xr.Dataset:
 
 
 def _changes(data: xr.Dataset, name: str) -> bool:
-    """Whether the data hold a variable that varies."""
+    """Whether a variable is in the data and has at least two different values."""
     values = np.asarray(data[name].values, float) if name in data else np.zeros(0)
     values = values[np.isfinite(values)]
     return values.size > 1 and bool(values.min() < values.max())
@@ -172,10 +177,22 @@ def _changes(data: xr.Dataset, name: str) -> bool:
 def _rates(
     science: VectorField, data: xr.Dataset, outputs: tuple[str, ...], relative: bool
 ) -> tuple[dict[str, float], tuple[str, ...]]:
-    """Return the size of each rate over data and prior, and the names of all states.
+    """Return the typical size of the rates of a science, and the names of its states.
 
-    The size is the root mean square over rows, as a median over prior draws; with `relative` per
-    unit of state.
+    The size of a rate is the median over prior draws of its root mean square over the rows.
+
+    Args:
+        science: the vector field.
+        data: the training data.
+        outputs: the states whose rates are corrected.
+        relative: whether rates are divided by their state.
+
+    Returns:
+        The size of the rate of each output, by name, and the names of all states.
+
+    Raises:
+        DataError: if the data lack a variable or have no complete row.
+        ModelError: if an output has no rate, or its rate is zero or not finite.
     """
     # 1. The complete rows of all numeric series.
     index = series_index(data)
@@ -235,7 +252,7 @@ def _rates(
 
 
 def _refuse_zeros(points: Mapping[str, np.ndarray], outputs: tuple[str, ...]) -> None:
-    """Raise DataError if a state with a relative correction is absent or zero."""
+    """Raise DataError if a state with a relative correction is missing in the data, or zero."""
     for name in outputs:
         if name not in points:
             raise DataError(

@@ -1,4 +1,4 @@
-"""`Hierarchical`: several scientific models under one network."""
+"""`Hierarchical`: a network that combines several scientific models."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -10,14 +10,16 @@ from ._joined import AbstractHybrid
 
 
 class Hierarchical(AbstractHybrid):
-    r"""A network over several scientific models of different parts or scales of one system.
+    r"""A network that combines several scientific models of parts or scales of one system.
 
     $n\big(t,\ y,\ s_1(t, y, u), \dots, s_k(t, y, u),\ u\big)$
 
+    n is the network, $s_i$ are the scientific models, y the states and u the forcings at time t.
+
     Args:
-        sciences: vector fields or layers by name.
-        network: a function `(t, y, u)` that reads the values of each science as `name.value` and
-            returns all outputs.
+        sciences: the scientific models by name: vector fields or layers.
+        network: a function `(t, y, u)`, such as a `Network`, that returns all outputs. Its input
+            `science.value` is the value `value` of the scientific model `science`.
         extra: with layers, the data variables that only the network reads.
 
     Raises:

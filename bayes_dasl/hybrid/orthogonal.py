@@ -1,4 +1,4 @@
-"""Orthogonal corrections: remove the part that scientific parameters can explain."""
+"""Orthogonal corrections: remove from a correction what scientific parameters can explain."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -24,16 +24,16 @@ _SMALLEST = 1e-12
 
 
 def scientific(science: Any) -> FrozenDict:
-    """Return the coordinates of the scientific random leaves, by path.
+    """Return the coordinates of the scientific parameters of a model.
 
     Args:
         science: a vector field or a layer.
 
     Returns:
-        Coordinates by path.
+        `Coordinates` by path, for the random leaves of the group science.
 
     Raises:
-        ModelError: if there is no such leaf.
+        ModelError: if the science has no random leaf of this group.
     """
     leaves = {path: leaf for path, leaf in paths(science).items() if leaf.group == "science"}
     if not leaves:
@@ -45,14 +45,19 @@ def scientific(science: Any) -> FrozenDict:
 
 
 def check_corrected(added: Values, values: Values) -> None:
-    """Raise ModelError if a correction names a value that the science does not have."""
+    """Raise ModelError if a correction has a name that the values of the science lack.
+
+    Args:
+        added: the corrections by name.
+        values: the values of the science by name.
+    """
     for name in added:
         if name not in values:
             raise ModelError(f"the closure corrects '{name}'; the science has {', '.join(values)}")
 
 
 def _of(values: Values, added: Values) -> dict[str, Any]:
-    """Select the values that are corrected."""
+    """Select those values of the science for which there is a correction in `added`."""
     check_corrected(added, values)
     return {name: values[name] for name in added}
 
@@ -62,17 +67,34 @@ def _weighted(
     added: Values,
     weight: Mapping[str, Float[Array, " row"]],
 ) -> Float[Array, " k"]:
-    r"""Fit sensitivities to corrections: $\min_c \sum_j w_j^2 (g_j - S_j c)^2$ over all values
-    together.
+    r"""Fit the sensitivities S to the corrections g: $\min_c \sum_j w_j^2 (g_j - S_j c)^2$.
+
+    The sum is over all rows j of all corrected values.
+
+    Args:
+        moved: S, the derivatives of each value with respect to k parameters, by name.
+        added: g, the corrections at the rows, by name.
+        weight: w, the weight of each row, by name.
+
+    Returns:
+        The coefficients c.
     """
     rows = jnp.concatenate([moved[name] * weight[name][:, None] for name in added])
     return least_squares(rows, jnp.concatenate([added[name] * weight[name] for name in added]))
 
 
 class Projection(Module):
-    """The projection of a correction of a vector field, at the rows of the data.
+    """The projection of the correction of a vector field on its scientific parameters.
 
-    `shift` holds the coefficients, once they are computed for a draw.
+    It removes from the correction, by least squares at the rows of the data, what a shift of the
+    parameters can explain. See `Residual`.
+
+    Args:
+        science: the vector field.
+        data: the dataset with the rows; it holds every state and forcing that is read.
+
+    Other fields: `shift` holds the coefficients of the parameters if they were computed already for
+    the present draw, else None.
     """
 
     points: dict[str, Float[Array, " point"]]
@@ -87,7 +109,7 @@ class Projection(Module):
         data = as_numbers(data, self.index)
         columns = {self.index: checked_times(data, self.index)}
         columns |= {str(name): np.asarray(v.values, float) for name, v in data.data_vars.items()}
-        # A vector field is evaluated row by row, so only series are of use.
+        # A vector field is evaluated row by row, so all variables must be series along the index.
         odd = [name for name, v in columns.items() if v.shape != columns[self.index].shape]
         if odd:
             raise DataError(
@@ -101,7 +123,19 @@ class Projection(Module):
     def coefficients(
         self, science: Any, correction: Callable[..., Values], relative: bool
     ) -> Float[Array, " k"]:
-        """Fit sensitivities to the correction; return coefficients in units of parameters."""
+        """Fit the sensitivities of the science to its correction.
+
+        Args:
+            science: the vector field, with numbers in place of random leaves.
+            correction: the correction as a function `(t, y, u)`.
+            relative: whether the correction is relative to the state.
+
+        Returns:
+            The shift of each parameter that best explains the correction, in its units.
+
+        Raises:
+            ModelError: if the data lack a variable.
+        """
         flat, rebuild = parameters(science, self.leaves)
 
         def at(point):
@@ -118,7 +152,10 @@ class Projection(Module):
         return _weighted(moved, added, {name: self._weight(name, relative) for name in added})
 
     def refuse_zeros(self, correction: Callable[..., Values]) -> None:
-        """Refuse zeros in data whose correction is relative.
+        """Refuse zeros in the data of a state whose correction is relative.
+
+        Args:
+            correction: the correction as a function `(t, y, u)`.
 
         Raises:
             DataError: if a corrected variable is zero; the message names it.
@@ -137,7 +174,13 @@ class Projection(Module):
                 )
 
     def _weight(self, name: str, relative: bool) -> Float[Array, " point"]:
-        """Return the weight w of each row: one over the state itself, or over its deviation."""
+        """Return the weight w of each row for a state.
+
+        Args:
+            name: the state.
+            relative: whether the weight is one over the state itself. Else it is one over the
+                standard deviation of the state.
+        """
         if name not in self.points:
             raise ModelError(self._lack(f"'{name}'"))
         values = self.points[name]
@@ -147,21 +190,41 @@ class Projection(Module):
         return jnp.ones_like(values) / jnp.where(spread > 0, spread, 1.0)
 
     def _lack(self, what: str) -> str:
-        """Say that the data lack a variable."""
+        """Return the message that the data lack the variable `what`."""
         held = ", ".join([self.index, *sorted(set(self.points) - {self.index})])
         return f"orthogonal needs {what} at every point, but its data hold {held}"
 
     def removed(
         self, science: Any, added: Values, shift: Array, t: Any, y: Values, u: Values
     ) -> dict[str, Any]:
-        """Return the correction at a point, minus the effect of a shift of the parameters."""
+        """Subtract from a correction what a shift of the parameters explains.
+
+        Args:
+            science: the vector field, with numbers in place of random leaves.
+            added: the corrections at the point, by name.
+            shift: the coefficients from `coefficients`.
+            t: the time of the point.
+            y: the states at the point.
+            u: the forcings at the point.
+
+        Returns:
+            The remaining corrections by name.
+        """
         flat, rebuild = parameters(science, self.leaves)
         along = jax.jvp(lambda p: _of(rebuild(p)(t, y, u), added), (flat,), (shift,))[1]
         return {name: value - along[name] for name, value in added.items()}
 
 
 class LayerProjection(Module):
-    """The projection of a correction of a layer, at the rows of the data."""
+    """The projection of the correction of a layer on its scientific parameters.
+
+    As for `Projection`, but with the sensitivities of the predictions of a layer.
+
+    Args:
+        science: the layer.
+        data: the dataset with times, forcings and other coordinates.
+        extra: the variables of the data that only the correction reads.
+    """
 
     inputs: Inputs
     leaves: FrozenDict = eqx.field(static=True)
@@ -179,18 +242,29 @@ class LayerProjection(Module):
         )
 
     def shift(self, layer: Any, correct: Callable[[Inputs, Values], Values]) -> Float[Array, " k"]:
-        """Fit sensitivities to the correction; return coefficients in units of parameters."""
+        """Fit the sensitivities of the layer to its correction.
+
+        Args:
+            layer: the layer, with numbers in place of random leaves.
+            correct: a function of the inputs and of the layer's values that returns corrections.
+
+        Returns:
+            The shift of each parameter that best explains the correction, in its units.
+        """
         # 1. Sensitivities to each parameter, and the correction at the same rows.
         each = jnp.eye(parameters(layer, self.leaves)[0].size)
         values, moved = tangents(layer, self.leaves, each, self.inputs)
         added = correct(self.inputs, values)
-        # 2. Weighted least squares; each output has its own standard deviation as unit.
+        # 2. Weighted least squares, with each output in units of its standard deviation.
         spread = {name: jnp.maximum(jnp.std(values[name]), _SMALLEST) for name in added}
         weight = {name: jnp.ones(values[name].size) / spread[name] for name in added}
         rows = {name: moved[name].reshape(len(each), -1).T for name in added}
         return _weighted(rows, {name: jnp.ravel(value) for name, value in added.items()}, weight)
 
     def along(self, layer: Any, inputs: Inputs, shift: Array) -> Values:
-        """Return the change of the layer's values by a shift of the parameters."""
+        """Return the change of the layer's values that a shift of the parameters causes.
+
+        The change is linearised. It is `(time, …)` by name.
+        """
         moved = tangents(layer, self.leaves, shift[None], inputs)[1]
         return {name: value[0] for name, value in moved.items()}

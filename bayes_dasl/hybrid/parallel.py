@@ -1,4 +1,4 @@
-"""`Parallel`: a weighted mean of models, with learned weights."""
+"""`Parallel`: a weighted mean of several models, with learned weights."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -25,16 +25,19 @@ class Parallel(AbstractHybrid):
 
     $\sum_k w_k\, f_k(t, y, u), \quad w_k \ge 0,\ \sum_k w_k = 1$
 
+    $f_k$ are the models and $w_k$ their weights; y are the states and u the forcings at time t.
+
     Args:
-        models: vector fields or layers by name.
-        weights: their weights in the order of the models: an array that sums to one, or a
-            distribution over the simplex, by default uniform. Or a gate, a function `(t, y, u)`
-            such as a `Network` that returns one logit for each model by name, so that weights vary.
+        models: the models by name: vector fields or layers.
+        weights: the weights in the order of the models: an array that sums to one, or a
+            distribution over the simplex. The default is a uniform distribution. Or a gate, for
+            weights that depend on time, states and forcings: a function `(t, y, u)`, such as a
+            `Network`, that returns one logit for each model by name.
         extra: with layers, the data variables that only functions read.
 
     Raises:
-        ModelError: if there are fewer than two models, if weights are wrong in number or in sum, or
-            if models predict different values.
+        ModelError: if there are fewer than two models, if the number of weights is wrong, or if
+            they do not sum to one. When called, if models return different names.
 
     Example:
         ```python
@@ -92,7 +95,7 @@ class Parallel(AbstractHybrid):
         return total
 
     def _shares(self, t: Any, y: Values, u: Values) -> dict[str, Any]:
-        """Return the weight of each model; a gate gives them by a softmax of its logits."""
+        """Return the weight of each model at one point; for a gate, the softmax of its logits."""
         if not callable(self.weights):
             return dict(zip(self.names, jnp.asarray(self.weights), strict=True))
         logits: Values = self.weights(t, y, u)  # type: ignore[operator]
@@ -116,7 +119,7 @@ def _as_array(weights: Any) -> Any:
 
 
 def _check_shares(weights: Any) -> None:
-    """Raise ModelError unless weights are non-negative and sum to 1."""
+    """Raise ModelError unless weights, or their distribution, are non-negative and sum to 1."""
     if is_random(weights):
         if weights.support != constraints.simplex:
             kind = type(weights).__name__

@@ -22,32 +22,36 @@ class Residual(AbstractHybrid, AbstractCorrected):
 
     $s(t, y, u) + g(t, y, u)$, or $s(t, y, u) + y \odot g(t, y, u)$ if `relative`
 
-    The closure $g$ may correct some states or outputs only. With `relative` it corrects the rate
-    per unit of state, so that a positive state stays positive; for the outputs of a layer it
-    corrects a share.
+    s is the science and g the closure; y are the states and u the forcings at time t. The closure
+    may correct only some of the states or outputs. With `relative`, a vector field is corrected in
+    its rate per unit of state, so that a positive state stays positive. The outputs of a layer are
+    corrected by a share of themselves.
 
-    With `orthogonal` the closure is projected: $g_\perp = g - S c$ with $c = \arg\min_c \sum_j
-    \lVert w_j (g(x_j) - S(x_j)\,c) \rVert^2$. $S$ are the sensitivities of the science to its
-    random leaves at the values of the draw, and $x_j$ the rows of the data. The science alone then
-    comes as close to the truth as it can at these rows. The weight $w_j$ is one over the standard
-    deviation of each state or output, or one over the state itself for a vector field with
-    `relative`. The random leaves are those at the time when the Residual is built.
+    With `orthogonal` the closure is replaced by its projection: $g_\perp = g - S c$ with $c =
+    \arg\min_c \sum_j \lVert w_j (g(x_j) - S(x_j)\,c) \rVert^2$. $x_j$ are the rows of a dataset. S
+    are the sensitivities of the science, that is, its derivatives with respect to its random leaves
+    at the values of the present draw. So the closure does not take over what the science can
+    explain at these rows. The weight $w_j$ is one over the standard deviation of each state or
+    output. For a vector field with `relative`, it is one over the state itself. The projection uses
+    the random leaves that the science has when the `Residual` is built.
 
     Args:
         science: a vector field `(t, y, u)`, or a layer.
-        closure: g, a function `(t, y, u)` such as a `Network` that returns corrections by name, in
-            the units of the corrected value. With `relative` they have no unit (per time for a
-            rate).
+        closure: a function `(t, y, u)`, such as a `Network`, that returns corrections by name, in
+            the units of the corrected value. With `relative`, corrections have no unit, or for
+            rates one over time.
         relative: whether g is multiplied by the corrected state or output.
         orthogonal: the dataset for the projection. For a vector field it holds every state and
-            forcing that is read, rows with gaps are left out, and the index counts as `t`, dates as
-            days since 1970. For a layer it holds times, forcings and places.
+            forcing that is read. Rows with gaps are left out, the index is the time `t`, and dates
+            become days since 1970. For a layer the dataset holds times, forcings and other
+            coordinates.
         extra: with a layer, the data variables that only the closure reads.
 
     Raises:
-        ModelError: if the closure is no function; when called, if it corrects an unknown value, or
-            the data of `orthogonal` lack a variable.
-        DataError: if a variable with a `relative` correction is zero in the data of `orthogonal`.
+        ModelError: if the closure is no function. When called, if it corrects an unknown value, or
+            if the dataset of `orthogonal` lacks a variable.
+        DataError: if a variable with a `relative` correction is zero in the dataset of
+            `orthogonal`.
 
     Source: Plumlee (2017), Bayesian calibration of inexact computer models.
 
@@ -93,7 +97,7 @@ class Residual(AbstractHybrid, AbstractCorrected):
         return {"science": self.science}
 
     def prepared(self) -> Any:
-        """Return a copy with the projection computed: it is the same at every point of a solve."""
+        """Return a copy in which the projection is computed, since it is constant in a solve."""
         inside = super().prepared()
         if not isinstance(inside.orthogonal, Projection):
             return inside
@@ -113,20 +117,20 @@ class Residual(AbstractHybrid, AbstractCorrected):
         return self._corrected(found["science"], added)
 
     def _shift(self, projection: Projection) -> Any:
-        """Return the coefficients of the projection, cached if they are known."""
+        """Return the coefficients c of the projection, from `prepared` or computed now."""
         if projection.shift is not None:
             return projection.shift
         return projection.coefficients(self.science, self._correction, self.relative)
 
     def _correction(self, t, y: Values, u: Values) -> Values:
-        """Return the correction at a point, in the units of the corrected values."""
+        """Return the correction at a point by name, in the units of the corrected values."""
         added = {name: jnp.asarray(value) for name, value in self.closure(t, y, u).items()}
         if not self.relative:
             return added
         return {name: y[name] * value if name in y else value for name, value in added.items()}
 
     def _corrected(self, values: Values, added: Values) -> Values:
-        """Add a correction to the values of the science."""
+        """Add the corrections `added` to the values of the science, by name."""
         check_corrected(added, values)
         return dict(values) | {name: values[name] + value for name, value in added.items()}
 
@@ -134,7 +138,7 @@ class Residual(AbstractHybrid, AbstractCorrected):
         joined = super()._over_times(inputs, found)
         if not isinstance(self.orthogonal, LayerProjection):
             return joined
-        # Subtract what a shift of the scientific parameters explains of the correction.
+        # Subtract the part of the correction that a shift of scientific parameters explains.
         shift = self.orthogonal.shift(self.science, self._added)
         removed = self.orthogonal.along(self.science, inputs, shift)
         changed = self._added(inputs, found["science"])
@@ -144,7 +148,12 @@ class Residual(AbstractHybrid, AbstractCorrected):
         }
 
     def _added(self, inputs: Inputs, values: Values) -> Values:
-        """Return the correction of the values of a layer at each of its rows."""
+        """Return the correction of a layer's values at all times, `(time, …)` by name.
+
+        Args:
+            inputs: the times and forcings.
+            values: the values of the science at these times, by name.
+        """
 
         def at(t, values):
             return self._correction(t, self.known({}, {"science": values}), inputs.forced(t))

@@ -11,8 +11,9 @@ class Series(AbstractHybrid):
 
     $n\big(t,\ y,\ s(t, y, u),\ u\big)$
 
-    The network reads the outputs of the science as `science.name`, and as `name` unless that is a
-    state, beside time, states and forcings.
+    n is the network and s the science; y are the states and u the forcings at time t. Inputs of the
+    network are time, states, forcings and the outputs of the science. An output `name` of the
+    science is the input `science.name`, and also `name` unless a state has this name.
 
     Args:
         science: a vector field `(t, y, u)`, or a layer.

@@ -1,4 +1,4 @@
-"""Check that inputs fit a layer that they were not made for."""
+"""Refuse inputs that were made without a layer and that contradict the layer which gets them."""
 
 from typing import Any
 
@@ -10,14 +10,17 @@ from .layer import start_of
 def refuse_assumed(layer: Any, inputs: Inputs) -> None:
     """Refuse inputs whose assumptions contradict the layer.
 
+    `bd.inputs(data)` without a layer assumes a start and linear forcings, see `Inputs.assumed`.
+
     Args:
         layer: the layer that is called.
-        inputs: its inputs, which may have been made without it.
+        inputs: its inputs, which may have been made without a layer.
 
     Raises:
-        ModelError: for another start, another interpolation of a forcing, or missing places.
+        ModelError: if the start or the interpolation of a forcing differs from that of the layer.
+            Also if the inputs lack a coordinate of the layer's predictions.
     """
-    # Inputs that were made for a layer assume nothing.
+    # `assumed` is None for inputs that were made for a layer: they agree with it.
     if (assumed := inputs.assumed) is None:
         return
     remedy = "make its inputs by bd.inputs(data, layer)"

@@ -1,4 +1,8 @@
-"""Checks of users' functions `(t, y, u)`: names and shapes of values, without running them."""
+"""Checks of users' functions `(t, y, u)` and of other arguments of layers.
+
+`t` is the time, `y` are the states by name, `u` the forcings by name. JAX finds the names and
+shapes of the returned values by abstract evaluation, without computing numbers.
+"""
 
 import inspect
 import math
@@ -18,7 +22,11 @@ from ..random import check_scalar, is_function, is_random, paths, shape_of, with
 
 
 def named(values: Any, what: str) -> dict[str, Any]:
-    """Arrays by name from the value of a function.
+    """Convert the dict that a function returned to float arrays by name.
+
+    Args:
+        values: the returned value.
+        what: the name of the function, for the error message.
 
     Raises:
         ModelError: if the value is no dict.
@@ -29,7 +37,16 @@ def named(values: Any, what: str) -> dict[str, Any]:
 
 
 def shapes_of(function: Any, what: str, states: Any, forcings: Iterable[str]) -> dict[str, Any]:
-    """Shapes of the values of a function by name, for any values of its random leaves.
+    """Find the shapes of the values that a function `(t, y, u)` returns.
+
+    Args:
+        function: the function, which may have random leaves.
+        what: its name, for error messages.
+        states: example states by name.
+        forcings: the names of the forcings.
+
+    Returns:
+        A `jax.ShapeDtypeStruct` for each returned value, by name.
 
     Raises:
         ModelError: if the function cannot be evaluated, or returns no dict.
@@ -54,22 +71,34 @@ def _names_or_none(names: Iterable[str]) -> str:
 def output_names(
     observe: Any, equations: Any, states: Mapping[str, Any], forcings: Iterable[str]
 ) -> tuple[str, ...]:
-    """Names of predicted values: the states, or the values that `observe` returns."""
+    """Return the names of predicted values: those that `observe` returns, else the states.
+
+    Args:
+        observe: a function `(t, y, u)`, or None to predict the states.
+        equations: the vector field or step, of which `observe` may be a method.
+        states: example states by name.
+        forcings: the names of the forcings.
+    """
     observe = method_of(with_possible(equations), observe)
     return tuple(states if observe is None else shapes_of(observe, "observe", states, forcings))
 
 
 def method_of(equations: Any, function: Any) -> Any:
-    """Bind an unbound method such as `Bucket.flow` to the equations, or to the part that has it.
+    """Bind an unbound method such as `Bucket.flow` to the equations, or to a part of them.
+
+    Args:
+        equations: the vector field or step, a module that may contain other modules.
+        function: the unbound method of one of these modules, or any other function `(t, y, u)`.
 
     Returns:
-        A function `(t, y, u)`; any other function as it is.
+        The bound method as a function `(t, y, u)`. Any other function is returned unchanged.
 
     Raises:
-        ModelError: for a method bound to an object with random leaves of its own, or for a method
-            that several parts have.
+        ModelError: if a method is bound already to an object with random leaves, or if several
+            parts of the equations have the method.
     """
-    # 1. A bound method is fine, unless its object has random leaves, which would be left out.
+    # 1. A bound method is fine, unless its object has random leaves: the layer does not hold that
+    # object, so they would not be inferred.
     owner = getattr(function, "__self__", None)
     if isinstance(owner, eqx.Module) and paths(owner):
         kind, name = type(owner).__name__, getattr(function, "__name__", "observe")
@@ -88,7 +117,7 @@ def method_of(equations: Any, function: Any) -> Any:
 
 
 def _having(tree: Any, method: FunctionType) -> Iterator[eqx.Module]:
-    """The outermost modules of a tree whose class has a method, also if they override it."""
+    """Yield the outermost modules of a tree whose class, or a base class, defines a method."""
     if isinstance(tree, eqx.Module) and any(_defines(kind, method) for kind in type(tree).__mro__):
         yield tree
         return
@@ -99,13 +128,13 @@ def _having(tree: Any, method: FunctionType) -> Iterator[eqx.Module]:
 
 
 def _defines(kind: type, method: FunctionType) -> bool:
-    # A static method needs no object.
+    """Whether a class has this function as an ordinary method; static methods do not count."""
     own = inspect.getattr_static(kind, method.__name__, None)
     return not isinstance(own, staticmethod) and getattr(kind, method.__name__, None) is method
 
 
 def any_state(initial: Mapping[str, Any]) -> dict[str, Any]:
-    """Example states with the shapes of the initial values."""
+    """Return example states by name, with the shapes of the initial values."""
     return {
         name: jnp.ones(shape_of(v)) if is_random(v) else jnp.asarray(v, float)
         for name, v in initial.items()
@@ -113,11 +142,11 @@ def any_state(initial: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def check_initial(initial: Any, observe: Any) -> None:
-    """Check initial values and `observe`.
+    """Check the arguments `initial` and `observe` of a layer.
 
     Raises:
-        ModelError: if `initial` is no dict, `observe` is no function, or, without `observe`, if an
-            initial value is no scalar.
+        ModelError: if `initial` is no dict or is empty, or if `observe` is no function. Also if an
+            initial value is no scalar and there is no `observe`.
     """
     if not isinstance(initial, dict) or not initial:
         raise ModelError(
@@ -134,7 +163,7 @@ def check_initial(initial: Any, observe: Any) -> None:
 
 
 def check_tolerances(layer: Any) -> None:
-    """Raise ModelError unless tolerances are positive and `max_steps` is a positive integer."""
+    """Raise ModelError unless a layer's `rtol`, `atol` and integer `max_steps` are positive."""
     positive = all(
         isinstance(v, Real) and 0 < float(v) < math.inf for v in (layer.rtol, layer.atol)
     )
@@ -146,10 +175,10 @@ def check_tolerances(layer: Any) -> None:
 
 
 def several_names(names: Any) -> tuple[str, ...]:
-    """Convert one name or several to a tuple.
+    """Convert one name or several names to a tuple.
 
     Raises:
-        ModelError: if any of them is no string.
+        ModelError: if a name is no string.
     """
     names = (names,) if isinstance(names, str) else names
     if not isinstance(names, Iterable) or not all(isinstance(name, str) for name in names):
@@ -158,7 +187,7 @@ def several_names(names: Any) -> tuple[str, ...]:
 
 
 def by_name(values: Any) -> FrozenDict:
-    """A hashable copy of a dict, for a static field.
+    """Copy a dict to a hashable one, as static fields of a module need it.
 
     Raises:
         ModelError: if the value is no dict.
@@ -172,7 +201,14 @@ def by_name(values: Any) -> FrozenDict:
 
 
 def agreed(what: str, stated: Iterable[tuple[str, str, str]]) -> dict[str, str]:
-    """Join the statements (part, name, value) of several parts to one value for each name.
+    """Merge what several parts of a model state about the same names.
+
+    Args:
+        what: the stated property, such as "units", for the error message.
+        stated: tuples (part, name, value), such as ("slow", "prey", "g/L").
+
+    Returns:
+        The value of each name.
 
     Raises:
         ModelError: if two parts state different values for one name.
@@ -190,17 +226,17 @@ def agreed(what: str, stated: Iterable[tuple[str, str, str]]) -> dict[str, str]:
 def agreed_interpolation(
     layers: Mapping[str, Any], read: Mapping[str, Iterable[str]]
 ) -> dict[str, str]:
-    """Joint interpolation of the forcings of several layers, without the linear ones.
+    """Merge the kinds of interpolation that several layers state for their forcings.
 
     Args:
         layers: layers by name.
-        read: the forcings that matter of each layer, by its name.
+        read: for each layer, by its name, the forcings to take into account.
 
     Returns:
-        The kind of interpolation by forcing.
+        The kind of interpolation by forcing, "step" or "cubic". Linear forcings are left out.
 
     Raises:
-        ModelError: if two layers want different kinds for one forcing.
+        ModelError: if two layers state different kinds for one forcing.
     """
     kinds = agreed(
         "interpolation",
@@ -214,14 +250,19 @@ def agreed_interpolation(
 
 
 def solver_settings(layer: Any) -> tuple[str, ...]:
-    """Names of the solver settings of a layer: some of `max_steps`, `rtol` and `solver`."""
+    """Return which of the settings `max_steps`, `rtol` and `solver` a layer or its parts have."""
     every = ("max_steps", "rtol", "solver")
     parts = parts_inside(layer, lambda node: any(hasattr(node, name) for name in every))
     return tuple(name for name in every if any(hasattr(node, name) for _, node in parts))
 
 
 def check_interpolation(interpolation: Mapping[str, str], forcings: tuple[str, ...]) -> None:
-    """Raise ModelError if `interpolation` names no forcing, or an unknown kind."""
+    """Raise ModelError if `interpolation` has a name that is no forcing, or an unknown kind.
+
+    Args:
+        interpolation: the kind of interpolation by forcing.
+        forcings: the names of the layer's forcings.
+    """
     for name, kind in interpolation.items():
         if name not in forcings:
             raise ModelError(
@@ -233,10 +274,17 @@ def check_interpolation(interpolation: Mapping[str, str], forcings: tuple[str, .
 
 
 def checked_rates(rates: Any, y: Any) -> dict[str, Any]:
-    """Rates by state, in the order and with the dtypes of the states.
+    """Check the rates that a vector field returned.
+
+    Args:
+        rates: the returned value.
+        y: the states by name.
+
+    Returns:
+        The rates by state, in the order and with the dtypes of the states.
 
     Raises:
-        ModelError: if the rates are no dict, or name other states.
+        ModelError: if the rates are no dict, or their names differ from those of the states.
         ShapeError: if a rate has another shape than its state.
     """
     if not isinstance(rates, Mapping):

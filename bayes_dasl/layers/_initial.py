@@ -9,20 +9,20 @@ from .layer import AbstractLayer
 
 
 class AbstractFromStates(AbstractLayer):
-    """A layer whose solve starts from `initial`, a dict of states by name."""
+    """A layer with initial states, held in its field `initial` by name."""
 
     initial: eqx.AbstractVar[dict[str, Any]]
 
     @property
     def states(self) -> int:
-        """Number of state variables."""
+        """The number of state variables; each element of an array counts."""
         return sum(value.size for value in any_state(self.initial).values())
 
     def __leaf_units__(self, path: tuple[str, ...]) -> str:
-        """Units of a random leaf of `initial`: the units of its state.
+        """Return the units of a random leaf; those of the state if it is an initial value.
 
         Args:
-            path: the names from the layer to the leaf.
+            path: the names of fields and keys from the layer to the leaf.
 
         Returns:
             The units, or an empty string for any other leaf.

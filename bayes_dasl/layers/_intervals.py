@@ -1,4 +1,7 @@
-"""Sums and means of ODE predictions over an interval before each datum, by extra states."""
+"""Sums and means of ODE predictions over an interval before each datum.
+
+The integral of each such prediction becomes one more state of the ODE.
+"""
 
 import dataclasses
 import math
@@ -16,7 +19,7 @@ from ._functions import method_of
 from .layer import Prediction
 
 type Lengths = Mapping[str, float | None]
-"""Length of the interval before each datum, by output; none for all since the start."""
+"""Length of the interval before each datum, by output; None for the interval since the start."""
 
 
 def is_positive_length(length: Any) -> bool:
@@ -31,10 +34,18 @@ def check_intervals(
     is_length: Callable[[Any], bool] = is_positive_length,
     length_in_words: str = "positive length of time",
 ) -> None:
-    """Check sums and means over intervals.
+    """Check the arguments `sums` and `means` of a layer.
+
+    Args:
+        sums: the length of the interval by output, for outputs that are summed.
+        means: the length of the interval by output, for outputs that are averaged.
+        outputs: the names of all outputs.
+        is_length: a function that says whether a length is valid.
+        length_in_words: the description of a valid length, for the error message.
 
     Raises:
-        ModelError: for an unknown output, an output in both, or an invalid length.
+        ModelError: for an unknown output, an output in both `sums` and `means`, or an invalid
+            length.
     """
     for name, length in (*sums.items(), *means.items()):
         if name not in outputs:
@@ -48,14 +59,18 @@ def check_intervals(
 
 
 def over_intervals(ode: Any, inputs: Inputs) -> Prediction:
-    """Predict an ODE with `sums` and `means` over intervals before each time.
+    """Predict an ODE that has `sums` or `means` over an interval before each time.
 
-    An interval that would begin before the start begins there.
+    An interval never begins before the start of the solve.
+
+    Args:
+        ode: an `ODE`.
+        inputs: the start, times and forcings.
 
     Returns:
-        The prediction, with sums and means in place of the values themselves.
+        The prediction. Outputs named in `sums` or `means` have their sum or mean as value.
     """
-    # 1. One more state for each sum: its integral S since the start, dS/dt = observed value.
+    # 1. Add one state for each sum or mean: the integral S of the output since the start.
     lengths = {**ode.sums, **ode.means}
     totals = {_integral_name(name): jnp.zeros(()) for name in lengths}
     with_totals = dataclasses.replace(
@@ -82,13 +97,13 @@ def over_intervals(ode: Any, inputs: Inputs) -> Prediction:
         return {name: values[rows] for name, values in found.items()}
 
     now, before = at(inputs.times), {length: at(times) for length, times in begins.items()}
-    # 3. The sum is S(t) - S(t - length), the mean is that over the elapsed time.
+    # 3. The sum is S(t) - S(t - length); the mean is the sum divided by the elapsed time.
     plain = ode.predict(inputs, {name: now[name] for name in ode.initial}, ok, steps)
     values = dict(plain.values)
     for name, length in lengths.items():
         summed = now[_integral_name(name)] - before[length][_integral_name(name)]
         elapsed = inputs.times - begins[length]
-        # At the start the interval has length zero: its mean is the value there.
+        # At the start the interval has length zero: its mean is the value at the start.
         mean = jnp.where(elapsed > 0, summed / jnp.where(elapsed > 0, elapsed, 1.0), values[name])
         values[name] = summed if name in ode.sums else mean
     masked = {name: jnp.where(plain.ok, value, 1.0) for name, value in values.items()}
@@ -96,20 +111,23 @@ def over_intervals(ode: Any, inputs: Inputs) -> Prediction:
 
 
 def _begin(inputs: Inputs, length: float | None) -> Any:
+    """Return the time at which the interval before each requested time begins, `(time,)`."""
     start = jnp.broadcast_to(inputs.start, inputs.times.shape).astype(inputs.times.dtype)
     return start if length is None else jnp.maximum(inputs.times - length, start)
 
 
 def _integral_name(name: str) -> str:
+    """Return the name of the state that holds the integral of an output."""
     return f"total of {name}"
 
 
 def _visible(y: Values) -> Values:
+    """Return the states without the integrals, as the user's functions know them."""
     return {name: value for name, value in y.items() if not name.startswith(_integral_name(""))}
 
 
 class _OfStates(Module):
-    """A user's function `(t, y, u)`, called without the integrals among its states."""
+    """A user's function `(t, y, u)`, which gets the states `y` without the integrals."""
 
     function: Any
 
@@ -118,11 +136,18 @@ class _OfStates(Module):
 
 
 def _of_states(change: Any) -> Any:
+    """Hide the integrals from the change of a jump, if it is a function."""
     return _OfStates(change) if is_function(change) else change
 
 
 class _WithTotals(Module):
-    """A vector field with the rates of the integrals: the observed values."""
+    """A vector field extended by integrals of outputs, whose rates are the outputs themselves.
+
+    Args:
+        field: the vector field of the ODE.
+        observe: its function of observed values, or None.
+        names: the outputs that are integrated.
+    """
 
     field: VectorField
     observe: Any

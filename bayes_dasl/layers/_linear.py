@@ -10,9 +10,13 @@ from ..random import Module
 
 
 class AbstractLinear(Module):
-    """A part that is linear in its weights, through `coefficients`.
+    """A part of a model that is a linear combination of fixed functions, its features.
 
-    The coefficients include an unknown scale of the weights, so that nothing else depends on it.
+    The `coefficients` of the features are the weights times their unknown scale. No other field
+    depends on this scale.
+
+    Class variables: `weights_field` is the name of the field that holds the weights.
+    `is_process_noise` says whether the weights are increments of process noise.
     """
 
     weights_field: ClassVar[str] = "weights"
@@ -21,14 +25,14 @@ class AbstractLinear(Module):
     @property
     @abstractmethod
     def coefficients(self) -> Float[Array, " size"]:
-        """Coefficients of fixed features, linear in the weights."""
+        """The coefficients of the fixed features, which are linear in the weights."""
 
     @abstractmethod
     def with_coefficients(self, coefficients: Float[Array, " size"]) -> "AbstractLinear":
-        """Replace the `coefficients`.
+        """Return a copy of this part with other coefficients of its features.
 
         Args:
-            coefficients: the new coefficients of the features.
+            coefficients: the new coefficients, `(size,)`.
 
         Returns:
             The part with these coefficients.
@@ -36,10 +40,10 @@ class AbstractLinear(Module):
 
 
 def linear_parts(tree: Any) -> list[tuple[str, AbstractLinear]]:
-    """Dotted paths and parts of a tree that are linear in their weights."""
+    """Return the dotted path and the object of each `AbstractLinear` part of a tree."""
     return parts_inside(tree, is_linear)
 
 
 def is_linear(node: Any) -> bool:
-    """Whether a node is a part that is linear in its weights."""
+    """Whether a node of a tree is an `AbstractLinear` part."""
     return isinstance(node, AbstractLinear)

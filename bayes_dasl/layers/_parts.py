@@ -15,15 +15,15 @@ def refuse_open_times(layer: AbstractLayer, noise: Any, data: xr.Dataset) -> Non
     """Refuse data with dates if the layer does not state its unit and origin of time.
 
     Args:
-        layer: the layer of the model, whose `units` state them.
+        layer: the layer of the model, whose `units` state unit and origin.
         noise: the noise of the model.
         data: a dataset with dates.
 
     Raises:
-        DataError: if rates have no unit of time; the message says how to state it.
-        ModelError: if a number that is a time has no origin.
+        DataError: if the layer states no unit of time; the message says how to state it.
+        ModelError: if a number in the model is a time, such as `start`, and no origin is stated.
     """
-    # Jumps, doses and noise name themselves by `has_a_time` if they hold numbers that are times.
+    # `has_a_time` is the name, for messages, of a part with numbers that are times, such as a jump.
     start, timed = start_of(layer), lambda node: hasattr(node, "has_a_time")
     parts = [part for part in jax.tree.leaves((layer, noise), is_leaf=timed) if timed(part)]
     given = [f"the time of {part.has_a_time}" for part in parts]
@@ -38,7 +38,12 @@ def is_layer(part: Any) -> bool:
 
 
 def check_function(value: Any, where: str) -> None:
-    """Raise ModelError unless a value is a function of time, states and forcings."""
+    """Raise ModelError unless a value is a function of time, states and forcings.
+
+    Args:
+        value: the argument to check.
+        where: the name of the argument, for the error message.
+    """
     if type(value).__module__.startswith("equinox.nn"):
         raise ModelError(
             f"{where} must be a function (t, y, u) that returns a dict: {type(value).__name__} "
@@ -55,6 +60,11 @@ def check_function(value: Any, where: str) -> None:
 
 
 def check_part(value: Any, where: str) -> None:
-    """Raise ModelError unless a value is a layer or a function of time, states and forcings."""
+    """Raise ModelError unless a value is a layer or a function of time, states and forcings.
+
+    Args:
+        value: the argument to check.
+        where: the name of the argument, for the error message.
+    """
     if not is_layer(value):
         check_function(value, where)

@@ -18,17 +18,21 @@ from ..random import Dependent, RandomLeaf, Shared, is_random, occurrences
 
 
 def check_priors(tree: Any) -> None:
-    """Refuse invalid priors, and one distribution object in two places.
+    """Refuse invalid priors, and one distribution object in two places of a model.
+
+    Args:
+        tree: a model, or a part of one.
 
     Raises:
-        ModelError: if a prior is invalid; the message names the leaf and says what to write.
+        ModelError: if a prior is invalid, or if one object stands in two places without
+            `bd.shared`. The message names the leaf and a remedy.
     """
     held: dict[str, RandomLeaf] = {}
     for leaf in occurrences(tree):
         for fault in _prior_faults(leaf.distribution):
             raise ModelError(f"'{leaf.path}' {fault}")
         other = held.setdefault(leaf.path, leaf)
-        # A traced comparison cannot be decided here; it was when the model was built.
+        # A traced comparison cannot be decided here. It was decided when the model was built.
         same = other is leaf or eqx.tree_equal(other.distribution, leaf.distribution)
         if not isinstance(same, Tracer) and not same:
             raise ModelError(
@@ -42,7 +46,13 @@ def check_priors(tree: Any) -> None:
 
 
 def _refuse_other_groups(leaves: Mapping[str, RandomLeaf]) -> None:
-    """Refuse different groups of the same name, which is one dimension of the results."""
+    """Raise ModelError if two leaves have a dimension of the same name but different labels.
+
+    Results have one dimension for each name, such as `site`, so its labels must agree.
+
+    Args:
+        leaves: the random leaves of a model by path.
+    """
     known: dict[str, Any] = {}
     for dim, labels in (of_leaf for leaf in leaves.values() for of_leaf in leaf.dims.items()):
         if known.setdefault(dim, labels) != labels:
@@ -54,7 +64,8 @@ def _refuse_other_groups(leaves: Mapping[str, RandomLeaf]) -> None:
 
 
 def _prior_faults(distribution: dist.Distribution) -> Iterator[str]:
-    # A dependent prior is judged by an example of its arguments.
+    """Yield a message for each reason why a distribution cannot be a prior."""
+    # Check a dependent prior with example values of its arguments.
     of = distribution.example() if isinstance(distribution, Dependent) else distribution
     for part in _nested_distributions(of):
         kind = type(part).__name__
@@ -87,14 +98,18 @@ def _prior_faults(distribution: dist.Distribution) -> Iterator[str]:
 
 
 def _nested_distributions(distribution: Any) -> Iterator[Any]:
-    """A distribution and its nested base distributions, from outside in."""
+    """Yield a distribution and its nested base distributions, the outermost first."""
     while is_random(distribution):
         yield distribution
         distribution = getattr(distribution, "base_dist", None)
 
 
 def _refuse_unshared(leaves: Mapping[str, RandomLeaf]) -> None:
-    """Refuse one distribution object under two names, which would become two parameters."""
+    """Raise ModelError if one distribution object has two names: it would be two parameters.
+
+    Args:
+        leaves: the random leaves of a model by path.
+    """
     named: dict[int, str] = {}
     for path, leaf in leaves.items():
         other = named.setdefault(id(leaf.distribution), path)
@@ -109,6 +124,10 @@ def _refuse_unshared(leaves: Mapping[str, RandomLeaf]) -> None:
 
 
 def _refuse_one_object_in_two_places(tree: Any) -> None:
+    """Raise ModelError if one distribution object stands in two places without `bd.shared`.
+
+    Default values of classes may stand in several places.
+    """
     held: dict[int, Path] = {}
     for path, leaf in jtu.tree_flatten_with_path(tree, is_leaf=is_random)[0]:
         if (
@@ -123,7 +142,12 @@ def _refuse_one_object_in_two_places(tree: Any) -> None:
 
 
 def _by_default(tree: Any, path: Path) -> bool:
-    """Whether the value at a path is, or lies in, the default value of a class."""
+    """Whether a value belongs to the default value of a field or argument of its class.
+
+    Args:
+        tree: the tree that holds the value.
+        path: the path of the value.
+    """
     return any(
         child(node, key) is default
         for node, key in nodes_along(tree, path)
@@ -132,6 +156,7 @@ def _by_default(tree: Any, path: Path) -> bool:
 
 
 def _defaults(node: Any, key: Any) -> list[Any]:
+    """Return the default of the field `key` of a dataclass, and all defaults of its `__init__`."""
     if not dataclasses.is_dataclass(node):
         return []
     of_fields = [f.default for f in dataclasses.fields(node) if f.name == key_name(key)]
@@ -141,8 +166,16 @@ def _defaults(node: Any, key: Any) -> list[Any]:
 
 
 def _one_object_message(tree: Any, one: Path, other: Path) -> str:
-    """Message about one object at two paths, which names the largest part that both share."""
-    # Climb from both leaves towards the root while the nodes are the same object.
+    """Return the message about one object at two paths.
+
+    The message names the largest part of the tree that stands at both places.
+
+    Args:
+        tree: the model.
+        one: the path of a leaf.
+        other: another path of the same leaf.
+    """
+    # Go from both leaves towards the root as long as the nodes are the same object.
     ones, others = ([node for node, _ in nodes_along(tree, path)] for path in (one, other))
     shared, kind = 0, "distribution"
     for a, b, key, same in zip(

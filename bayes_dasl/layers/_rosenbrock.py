@@ -1,4 +1,7 @@
-"""Rodas5P, a Rosenbrock method for stiff equations: one Jacobian and one factorisation a step."""
+"""Rodas5P, a Rosenbrock method for stiff equations.
+
+Each step computes one Jacobian and factorises one matrix.
+"""
 
 from collections.abc import Callable
 from typing import Any, ClassVar
@@ -12,9 +15,10 @@ from jax.flatten_util import ravel_pytree
 from jax.scipy.linalg import lu_factor, lu_solve
 from jaxtyping import Array, Float
 
-# Coefficients of Rodas5P: Steinebach (2023), in the transformed form without matrix products.
+# Coefficients of Rodas5P, from Steinebach (2023), transformed so that a stage needs no product with
+# the Jacobian. The names of the coefficients are those of the equation of `Rodas5P`.
 _GAMMA = 0.21193756319429014
-# The last two stages start from the embedded solution: the same weights, and then ones.
+# Weights of the first five stages in the last three: a_6j, continued by ones in a_7j and a_8j.
 _EMBEDDED = (
     -7.502846399306121,
     2.561846144803919,
@@ -123,14 +127,23 @@ _H = np.array(
     ]
 )
 
-# Up to this many states elimination is unrolled: a call of LAPACK costs more than the arithmetic.
+# Up to this many states elimination is unrolled, since a call of LAPACK costs more than the
+# arithmetic itself.
 _WRITTEN_OUT_UP_TO = 8
-# Length in place of zero for the steps of solves that have ended.
+# Length that replaces a zero length of steps, which solves of a batch have after their end.
 _NO_LENGTH = 1e-12
 
 
 class _Interpolation(diffrax.AbstractLocalInterpolation):
-    """Dense output of Rodas5P: a polynomial of fourth order within a step."""
+    """Dense output of Rodas5P: a polynomial of fourth order in time within a step.
+
+    Args:
+        t0: the start of the step.
+        t1: the end of the step.
+        y0: the states at the start.
+        y1: the states at the end.
+        coefficients: three coefficients of the polynomial for each state.
+    """
 
     t0: Any
     t1: Any
@@ -158,9 +171,15 @@ class Rodas5P(diffrax.AbstractAdaptiveSolver):
     $(M/(\gamma h) - J)\,k_i = f(t + c_i h,\ y + \sum_j a_{ij} k_j) + \tfrac1h M \sum_j C_{ij} k_j
     + h\,d_i\,f_t$
 
-    It suits stiff equations with few states, where it needs fewer and cheaper steps than an
-    implicit Runge–Kutta method. Its linear algebra is dense. $M$ is the identity, with zeros for
-    `algebraic` states, whose equations are $f = 0$ (index 1).
+    f are the rates, J is their Jacobian, $f_t$ their derivative with respect to time, h the length
+    of the step and $k_i$ the stages. Other letters are coefficients of the method. M is the
+    identity matrix, with zeros for `algebraic` states, whose equations are $f = 0$ (index 1).
+
+    The method suits stiff equations with few states. For these it needs fewer and cheaper steps
+    than an implicit Runge–Kutta method. The linear algebra is dense.
+
+    Args:
+        algebraic: the names of algebraic states.
 
     Source: Steinebach (2023), Construction of Rosenbrock–Wanner method Rodas5P.
     """
@@ -218,6 +237,7 @@ class Rodas5P(diffrax.AbstractAdaptiveSolver):
         )
 
     def _mass(self, y: Any) -> Array:
+        """Return the diagonal of the matrix M: 0 for algebraic states, 1 for all others."""
         if not self.algebraic:
             return jnp.ones(ravel_pytree(y)[0].size)
         return ravel_pytree(
@@ -226,7 +246,7 @@ class Rodas5P(diffrax.AbstractAdaptiveSolver):
 
 
 def _linear_solver(matrix: Float[Array, "n n"]) -> Callable[[Array], Array]:
-    """A function that solves linear equations with one matrix."""
+    """Return a function that solves linear equations with this matrix for a right-hand side."""
     if len(matrix) <= _WRITTEN_OUT_UP_TO:
         inverse = _unrolled_inverse(matrix)
         return lambda b: inverse @ b
@@ -236,11 +256,12 @@ def _linear_solver(matrix: Float[Array, "n n"]) -> Callable[[Array], Array]:
 
 @jax.custom_jvp
 def _unrolled_inverse(matrix: Float[Array, "n n"]) -> Float[Array, "n n"]:
-    """Inverse by unrolled Gauss–Jordan elimination with row pivoting."""
+    """Return the inverse of a small matrix by unrolled Gauss–Jordan elimination with pivoting."""
     size = len(matrix)
     rows = jnp.concatenate([matrix, jnp.eye(size)], axis=1)
     for i in range(size):
-        # Swap the row with the largest entry of column i to place i, scale it, subtract it.
+        # Move the row with the largest entry of column i to row i; scale it, and subtract multiples
+        # of it from all other rows.
         pivot = i + jnp.argmax(jnp.abs(rows[i:, i]))
         chosen = rows[pivot]
         rows = jnp.where((jnp.arange(size) == pivot)[:, None], rows[i], rows)

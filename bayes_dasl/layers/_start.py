@@ -12,10 +12,10 @@ from ..errors import ModelError
 
 
 def start_time(start: Any) -> float | datetime.datetime | None:
-    """Converted start time: a number, a date, or none.
+    """Convert the argument `start` of a layer to a float, a `datetime`, or None.
 
     Raises:
-        ModelError: if it is neither a number nor a date, such as a distribution.
+        ModelError: if the start is neither a finite number nor a date, for example a distribution.
     """
     if start is None:
         return None

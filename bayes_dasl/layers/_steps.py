@@ -1,4 +1,7 @@
-"""Solver steps that survive infinite or undefined rates: safe rates, and retried steps."""
+"""Solver steps that survive infinite or undefined rates.
+
+`safe_rates` replaces rates that are not finite; `RetryingController` repeats failed steps.
+"""
 
 from typing import Any
 
@@ -8,8 +11,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool
 
-# Largest rate and largest state, for each precision. The square of the largest rate is finite. A
-# step with a larger rate ends beyond the largest state, unless it is very short.
+# (largest valid rate, largest valid state) in double and in single precision. The square of the
+# largest rate is still finite. A step with the largest rate ends beyond the largest state, unless
+# the step is very short.
 _DOUBLE, _SINGLE = (1e100, 1e60), (1e18, 1e14)
 # Factor by which a failed step is shortened, as in Diffrax for very large errors. A tenth would
 # cost Kvaerno5 three times as many steps.
@@ -19,33 +23,43 @@ _FIRST = 1e-6
 
 
 def limits(dtype: Any) -> tuple[float, float]:
-    """The largest valid rate and the largest valid state of a dtype."""
+    """Return the largest valid rate and the largest valid state for a dtype."""
     return _DOUBLE if jnp.finfo(jnp.result_type(dtype, float)).bits > 32 else _SINGLE
 
 
 def _all(fine: Any, values: Any) -> Bool[Array, ""]:
+    """Whether the condition `fine` holds for every number in a tree."""
     return jnp.all(jnp.asarray([jnp.all(fine(v)) for v in jax.tree.leaves(values)]))
 
 
 def _are_rates(values: Any) -> Bool[Array, ""]:
+    """Whether all rates in a tree are below the largest valid rate."""
     return _all(lambda v: jnp.abs(v) < limits(v.dtype)[0], values)
 
 
 def _where_trees(which: Bool[Array, ""], these: Any, those: Any) -> Any:
+    """Return the tree `these` if `which` is true, else `those`, as `jnp.where` does for arrays."""
     return jax.tree.map(lambda this, that: jnp.where(which, this, that), these, those)
 
 
 def _huge(rates: Any) -> Any:
+    """Return a tree like `rates` that is filled with the largest valid rate."""
     return jax.tree.map(lambda rate: jnp.full_like(rate, limits(rate.dtype)[0]), rates)
 
 
 @eqx.filter_custom_jvp
 def safe_rates(rates: Any, t: Any, y: Any, known: Any) -> Any:
-    """`rates(t, y)`, replaced by huge rates without a gradient where they are not finite.
+    """Return `rates(t, y)`, or huge rates without a gradient if any rate is not finite.
 
-    A step that is too long may leave the domain of the equation. Huge rates make its error estimate
-    huge, so that it is rejected. The gradient through a rejected step is multiplied by zero, so it
-    must be finite: it is taken at `known`, a time and states with finite rates.
+    A step that is too long may leave the domain of the equation. Huge rates make the error estimate
+    of that step huge, so that the solver rejects it. Reverse mode multiplies the gradient of a
+    rejected step by zero. This gradient must be finite, so it is taken at `known`.
+
+    Args:
+        rates: a function `(t, y)` that returns rates by state.
+        t: the time.
+        y: the states by name.
+        known: a pair of a time and states at which the rates are finite.
     """
     found = rates(t, y)
     return _where_trees(_are_rates(found), found, _huge(found))
@@ -64,10 +78,14 @@ def _safe_rates_jvp(primals: tuple, tangents: tuple) -> tuple[Any, Any]:
 
 
 class RetryingController(diffrax.AbstractAdaptiveStepSizeController):
-    """Step size controller that retries a step with a fifth of its length if it is not finite.
+    """Step size controller that repeats a failed step with a fifth of its length.
 
-    Diffrax's own controller cannot recover from an infinite state, since the next length is NaN.
-    A solve that finds no good step ends at `max_steps`.
+    A step has failed if its result or error estimate is huge or not finite. Diffrax's controller
+    cannot recover from an infinite state, because it computes NaN as the length of the next step.
+    A solve without a successful step ends at `max_steps`.
+
+    Args:
+        controller: the controller that chooses the length of all other steps.
 
     Source: diffrax#752.
     """
@@ -99,8 +117,8 @@ class RetryingController(diffrax.AbstractAdaptiveStepSizeController):
     def adapt_step_size(
         self, t0, t1, y0, y1_candidate, args, y_error, error_order, controller_state
     ):
-        # The inner controller sees a step without an error instead of one that is not finite; its
-        # decision is then replaced by a rejection.
+        # Show the inner controller a step without an error in place of a failed one, and then
+        # replace its decision by a rejection.
         fine = _all(lambda v: jnp.abs(v) < limits(v.dtype)[1], (y1_candidate, y_error))
         y1, error = _where_trees(
             fine, (y1_candidate, y_error), (y0, jax.tree.map(jnp.zeros_like, y_error))

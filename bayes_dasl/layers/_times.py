@@ -1,4 +1,4 @@
-"""Grids of evenly spaced steps, and times that are known before tracing."""
+"""Checks of evenly spaced grids of time, and of times that JAX does not trace."""
 
 import math
 from typing import Any
@@ -9,19 +9,22 @@ from jax.core import Tracer
 from ..errors import ModelError
 
 ROUNDING = 1e-6
-"""Tolerance for rounding at the ends of a grid, as a share of a step."""
+"""Tolerance for rounding at the ends of a grid, as a share of the length of a step."""
 
 
 def known(values: Any) -> np.ndarray | None:
-    """Return values as a NumPy array; None if they are traced."""
+    """Return values as a NumPy array, or None if JAX traces them, so that they have no numbers."""
     return None if isinstance(values, Tracer) else np.asarray(values)
 
 
 def checked_grid(grid: Any) -> tuple[float, float, int]:
-    """Start, end and number of steps of a grid.
+    """Check a grid and return its start, its end and its number of steps.
+
+    Args:
+        grid: three numbers (start, end, steps).
 
     Raises:
-        ModelError: if these are not finite numbers with start < end and at least one step.
+        ModelError: unless start < end are finite, and steps is a whole number of at least 1.
     """
     # Any failure to unpack or convert ends in the same message.
     try:

@@ -16,22 +16,24 @@ from .layer import AbstractLayer, AbstractTrajectory, Prediction, StatedFunction
 class Algebraic(AbstractLayer):
     """A closed form, evaluated at each row of the data.
 
-    $z_i = f(t_i, u_i)$
+    $z_i = f(t_i, u_i)$: the predictions $z_i$ at row i depend on the index $t_i$ and on the
+    forcings $u_i$.
 
-    For integrals in the formula see `integrate`. A value that is not finite gives `ok=False`, not
-    an exception.
+    For integrals in the formula see `bd.equations.integrate`. If a value is not finite, the
+    prediction has `ok=False`; there is no exception.
 
     Args:
         function: a function `(t, y, u)` of the index at one row, an empty dict (there are no
             states) and a dict of the forcings at that row. It returns a dict of predicted values.
-        forcings: the data variables that enter the formula: a name, or several.
-        units: the units of forcings and values, by name: data in others are converted, or refused.
-        index: the coordinate that the data run along, such as `temperature` or `sample`.
+        forcings: the data variables that enter the formula: one name, or a tuple of names.
+        units: the units of forcings and predicted values, by name. Data in other units of the same
+            dimension are converted; data of another dimension are refused.
+        index: the name of the coordinate along which the rows lie, such as `temperature`.
 
     Shapes: each value is a number; predictions are `(row,)`.
 
     Raises:
-        ModelError: if it is no function; when called, if it returns no dict.
+        ModelError: if `function` is no function; when called, if it returns no dict.
 
     Example:
         ```python
@@ -84,10 +86,21 @@ class Algebraic(AbstractLayer):
 
 
 def at_rows(function: VectorField, what: str, times: Any, states: Values, forced: Values) -> Values:
-    """Values of a function at each row of states and forcings; `what` names it in errors."""
+    """Evaluate a function `(t, y, u)` at each row.
+
+    Args:
+        function: the function.
+        what: its name, for error messages.
+        times: the index at each row, `(row,)`.
+        states: the states at each row, `(row, …)` by name.
+        forced: the forcings at each row, `(row, …)` by name.
+
+    Returns:
+        The returned values, `(row, …)` by name.
+    """
     return jax.vmap(lambda t, y, u: named(function(t, y, u), what))(times, states, forced)
 
 
 def forced_rows(inputs: Inputs, forcings: Iterable[str]) -> dict[str, Any]:
-    """Forcings at the rows of the inputs, by name."""
+    """Return the values of some forcings at `inputs.times`, `(row, …)` by name."""
     return {name: jax.vmap(inputs.forcings[name])(inputs.times) for name in forcings}

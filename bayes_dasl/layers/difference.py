@@ -1,4 +1,4 @@
-"""`Difference`: difference equations, whose states go from step to step."""
+"""`Difference`: difference equations, which compute states from those of the previous step."""
 
 from collections.abc import Callable, Mapping
 from datetime import datetime
@@ -32,45 +32,48 @@ from ._start import start_time
 from ._steps import limits
 from .layer import Prediction, predict_rows, shielded
 
-# Tolerance for times of the data beside the grid, as a share of a step.
+# Largest distance of a time of the data from the grid, as a share of a step.
 _OFF = 1e-6
 
 
 class Difference(AbstractFromStates):
-    r"""States that go from step to step.
+    r"""A difference equation: each step computes the next states from the present ones.
 
     $y_{k+1} = g(t_k, y_k, u_k), \quad t_k = t_0 + k\,\text{length}$
 
-    A step sees the forcings at its beginning. The data must lie on the grid of steps; gaps are
-    allowed. A state that is not finite gives `ok=False`, not an exception.
+    $y_k$ are the states and $u_k$ the forcings at time $t_k$, the beginning of step k; g is `step`.
+    The times of the data must be times $t_k$; gaps are allowed. If a state is not finite, the
+    prediction has `ok=False`; there is no exception.
 
     Args:
         step: a function `(t, y, u)` of time, states and forcings that returns the next value of
             every state, in its units.
         initial: a dict of the states at `start`, each a number, an array or a random leaf, in the
             units of the state.
-        observe: a function `(t, y, u)` of the states and forcings at the beginning of a step, which
-            returns a dict of predicted values, such as the flow in that step; without it the states
-            are predicted. A method of the equations' class, such as `Bucket.flow`, is called on the
-            equations.
-        forcings: the data variables that drive the equation: a name, or several.
-        start: the time of `initial`, a number or a date; unless given, the first time of the data
+        observe: a function `(t, y, u)` that returns a dict of predicted values, such as the flow in
+            a step. It gets the states and forcings at the beginning of the step. Without it the
+            states are predicted. A method of the class of `step`, such as `Bucket.flow`, is called
+            on the object `step`.
+        forcings: the data variables that drive the equation: one name, or a tuple of names.
+        start: the time of `initial`, a number or a date. By default the first time of the data
             that the model is fitted to.
-        length: length of a step, in the units of time of the data.
-        sums: numbers of steps by predicted value, if each datum is the sum over that many steps up
-            to its own, such as weekly cases. `None` counts all steps since the start.
-        means: the same for values whose datum is a mean over steps.
-        units: the units of states, forcings and observed values, by name: data in others are
-            converted, or refused. `time` says what numbers mean for data with dates, days since
-            1970 unless given.
+        length: the length of a step, in the units of time of the data.
+        sums: for predicted values whose data are sums over several steps, such as weekly cases: the
+            number of steps, by name. The last of these steps is the one at the time of the datum.
+            `None` stands for all steps since the start.
+        means: the same for predicted values whose data are means over several steps.
+        units: the units of states, forcings and observed values, by name. Data in other units of
+            the same dimension are converted; data of another dimension are refused. For data with
+            dates, the entry `time` is the unit and origin of `t`, by default days since 1970.
 
     Shapes: states are scalars, or arrays if `observe` reduces them to scalars; predictions are
     `(time,)`.
 
     Raises:
-        ModelError: if `step` is no function, the length is not positive, or sums or means name an
-            unknown output; when called, if the step returns other states or shapes.
-        DataError: for times of the data beside the grid.
+        ModelError: if `step` is no function, the length is not positive, or `sums` or `means` have
+            an unknown name. When called, if the step returns other names than those of the states.
+        ShapeError: when called, if a returned state has another shape than in `initial`.
+        DataError: if a time of the data is no time of the grid.
 
     Example:
         ```python
@@ -125,13 +128,15 @@ class Difference(AbstractFromStates):
         return output_names(self.observe, self.step, any_state(self.initial), self.forcings)
 
     def refuse_times(self, times: Float[np.ndarray, " time"]) -> None:
-        """Refuse times of data off the grid, if its start is a number.
+        """Refuse times of the data that lie between two steps.
+
+        If `start` is a date, this check is made later, when the layer is called.
 
         Args:
             times: the times of the data, `(time,)`.
 
         Raises:
-            DataError: for the first time beside the grid.
+            DataError: at the first time that is not on the grid of steps.
         """
         # A start that is a date becomes a number only when the layer is called.
         start = times[0] if self.start is None else self.start
@@ -139,6 +144,7 @@ class Difference(AbstractFromStates):
             self._refuse_between(times, start)
 
     def _refuse_between(self, times: np.ndarray, start: float) -> None:
+        """Raise DataError if a time is not on the grid of steps that begins at `start`."""
         steps = (times - start) / self.length
         for time in times[np.abs(steps - np.round(steps)) > _OFF][:1]:
             raise DataError(
@@ -149,7 +155,7 @@ class Difference(AbstractFromStates):
 
     def __call__(self, inputs: Inputs) -> Prediction:
         refuse_assumed(self, inputs)
-        # 1. The grid t_k = t_0 + k length, and the forcings there.
+        # 1. The grid t_k = t_0 + k length, and the forcings at its times.
         steps = self._steps_up_to(inputs)
         grid = inputs.start + self.length * jnp.arange(steps + 1, dtype=inputs.times.dtype)
         u = {name: jax.vmap(inputs.forcings[name])(grid) for name in self.forcings}
@@ -179,7 +185,17 @@ class Difference(AbstractFromStates):
     def _states(
         self, step: VectorField, grid: Array, u: dict[str, Array]
     ) -> tuple[dict[str, Any], Array]:
-        """States at all times of the grid, and whether all of them are valid numbers."""
+        """Iterate the steps from the initial states.
+
+        Args:
+            step: the function `(t, y, u)` of the next states.
+            grid: the times of the steps, `(step,)`.
+            u: the forcings at these times, `(step, …)` by name.
+
+        Returns:
+            The states at the times of the grid, `(step, …)` by name, and whether all of them are
+            valid numbers.
+        """
         initial = {name: jnp.asarray(value, grid.dtype) for name, value in self.initial.items()}
 
         def following(y, when):
@@ -207,13 +223,20 @@ class Difference(AbstractFromStates):
     def _observed(
         self, step: VectorField, grid: Array, states: dict[str, Any], u: dict[str, Array]
     ) -> dict[str, Any]:
+        """Return the observed values at the times of the grid, `(step, …)` by name."""
         observe = method_of(step, self.observe)
         if observe is None:
             return dict(states)
         return jax.vmap(lambda t, y, u: named(observe(t, y, u), "observe"))(grid, states, u)
 
     def _taken(self, name: str, values: Array, at: Array) -> Array:
-        """Values at the steps `at`, or sums or means over the steps up to these."""
+        """Return an output at the rows of the data: its values, or sums or means over steps.
+
+        Args:
+            name: the output.
+            values: its values at all steps.
+            at: the number of the step of each row of the data.
+        """
         if name not in self.sums and name not in self.means:
             return values[at]
         # A sum over steps is a difference of cumulative sums.
@@ -224,11 +247,11 @@ class Difference(AbstractFromStates):
         return summed if name in self.sums else summed / (at + 1 - begin)
 
     def _steps_up_to(self, inputs: Inputs) -> int:
-        """Number of steps to the last time of the data.
+        """Return the number of steps from the start to the last time of the data.
 
         Raises:
-            ModelError: if times are traced, since the number of steps must be known.
-            DataError: for times beside the grid.
+            ModelError: if JAX traces the times, since the number of steps must be known.
+            DataError: if a time is not on the grid.
         """
         if isinstance(inputs.times, Tracer) or isinstance(inputs.start, Tracer):
             raise ModelError(
@@ -240,6 +263,7 @@ class Difference(AbstractFromStates):
 
 
 def _are_states(states: dict[str, Array]) -> Array:
+    """Whether all states are numbers below the largest valid state."""
     return jnp.all(
         jnp.stack([jnp.all(jnp.abs(y) < limits(y.dtype)[1]) for y in jax.tree.leaves(states)])
     )

@@ -1,4 +1,4 @@
-"""`Event`: changes of the states of an ODE that the states trigger, such as a bounce."""
+"""`Event`: sudden changes of the states of an ODE at times that depend on the states."""
 
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -14,27 +14,30 @@ from ..random import Module, is_function
 from .jump import Jump
 
 _DIRECTIONS = {"falling": False, "rising": True, "both": None}
-# Shares of the whole solve. A part after the end repeats the last thousandth, since a solve of
-# length zero has no gradient. At the start of a part, `when` is evaluated slightly later, since it
-# may be zero there.
+# Shares of the time from start to end. The scan has a fixed number of parts; those after the end
+# repeat the last thousandth, since a solve of length zero has no gradient. At the start of a part
+# `when` may be zero, so it is evaluated slightly later.
 _AGAIN, _AHEAD = 1e-3, 1e-7
 
 
 class Event(Module):
-    """A sudden change of the states whenever a function of them crosses zero.
+    """A sudden change of the states whenever the function `when` crosses zero.
 
-    The time is found by Newton's method on the solver's dense output, and is differentiable in the
-    parameters. The solution is continuous from the right. A function that is zero at the start
-    triggers nothing there; it must leave zero first.
+    Newton's method finds the time of the crossing on the solver's dense output. This time is
+    differentiable with respect to the parameters. At the time of the change the solution has its
+    new value. If `when` is zero at the start, the event does not happen at the start.
 
     Args:
-        when: a function `(t, y, u)` that returns one number, such as the height of a ball.
+        when: a function `(t, y, u)` of time, states and forcings that returns one number, such as
+            the height of a ball.
         change: amounts added to states, or a function `(t, y, u)` that returns new values of some
             states, as for `bd.Jump`:
             `lambda t, y, u: {"speed": -0.9 * y["speed"]}` bounces.
-        direction: whether the number is "falling" or "rising" through zero, or "both".
-        most: the largest number of occurrences in one solve; with more the solve fails with
-            `ok=False`. Each costs a start of the solver.
+        direction: the crossings that count: "falling" (from above zero to below), "rising", or
+            "both".
+        most: the largest number of occurrences in one solve. With more, the prediction has
+            `ok=False`. Computing time grows with `most`, since each occurrence starts the solver
+            again.
 
     Raises:
         ModelError: if `when` is no function, `change` is invalid, `direction` is unknown, or `most`
@@ -61,15 +64,15 @@ class Event(Module):
 
     @property
     def jump(self) -> Jump:
-        """The change as a `Jump`, whose time is not used."""
+        """The change of the states as a `Jump`; its time is a placeholder."""
         return Jump(0.0, self.change)
 
 
 def as_events(events: Any) -> tuple[Event, ...]:
-    """Convert one event or several to a tuple.
+    """Convert one event or several events to a tuple.
 
     Raises:
-        ModelError: if any of them is no `Event`.
+        ModelError: if an element is no `Event`.
     """
     events = tuple(events) if isinstance(events, Iterable) else (events,)
     for event in events:
@@ -79,7 +82,12 @@ def as_events(events: Any) -> tuple[Event, ...]:
 
 
 def _crossing_value(value: Any) -> Any:
-    """Convert the value of `when`; a truth value cannot pass through zero and is refused."""
+    """Convert the value that `when` of an event returned to a float.
+
+    Raises:
+        ModelError: if the value is not one real number. A boolean is refused too, since it does not
+            cross zero continuously.
+    """
     if not eqx.is_array_like(value):
         said = type(value).__name__
     elif jnp.result_type(value).kind not in "iuf":
@@ -103,19 +111,21 @@ def solve_with_events(
     start: Any,
     initial: Any,
 ) -> tuple[dict[str, Any], Any, Any]:
-    """Solve an ODE with events, as a scan over the parts between events.
+    """Solve an ODE with events: one solve from each event to the next.
 
     Args:
         events: the events.
-        solve: `solve(t0, y0, saveat, event)`, one solve from `t0` to the last time.
-        rates: the vector field `(t, y)`.
+        solve: a function `solve(t0, y0, saveat, event)` that runs Diffrax once, from `t0` until
+            `event` happens or the last time is reached. It returns Diffrax's solution.
+        rates: the vector field as a function `(t, y)`.
         forced: the forcings as a function of time.
-        times: requested times.
+        times: the requested times, increasing.
         start: the start of the solve.
-        initial: the initial states.
+        initial: the initial states by name.
 
     Returns:
-        The states `(time, …)` by name, whether the solve succeeded, and its number of steps.
+        The states `(time, …)` by name, whether all parts succeeded within the allowed number of
+        events, and the total number of solver steps.
     """
     end = times[-1]
     first, ahead = end - _AGAIN * (end - start), _AHEAD * (end - start)
@@ -144,7 +154,8 @@ def solve_with_events(
         happened = jnp.stack(solution.event_mask) & ~done
         (_, stops), (found, ends) = solution.ts, solution.ys
         stop = jnp.where(jnp.any(happened), stops[0], end)
-        # 3. Keep the states at the requested times of this part; the parts are added up below.
+        # 3. Keep the states at the requested times inside this part, and zeros elsewhere. The sum
+        # over all parts then holds each state once.
         inside = ~done & (times >= t0) & ((times < stop) | ~jnp.any(happened))
         masked = jax.tree.map(
             lambda y: jax.vmap(lambda i, y: jnp.where(i, y, 0.0))(inside, y), found

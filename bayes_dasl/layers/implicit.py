@@ -1,4 +1,4 @@
-"""`Implicit`: values defined by equations, solved at each row of the data."""
+"""`Implicit`: unknowns that solve a system of equations at each row of the data."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
@@ -28,39 +28,43 @@ from .root import Flat, System, differentiable, iterate, search
 
 
 class Implicit(AbstractLayer):
-    """Unknowns defined by equations at each row of the data.
+    """Unknowns that solve a system of equations at each row of the data.
 
     $f(t_i, y_i, u_i) = 0$, or $f(t_i, y_i, u_i) = y_i$ if `kind="fixed_point"`
 
-    An unknown that must be positive is best replaced by its logarithm. Derivatives follow from the
-    implicit-function theorem. If the search of a row fails within `max_steps`, the prediction has
+    At row i, $t_i$ is the index, $y_i$ are the unknowns, $u_i$ the forcings, and f is `equations`.
+    Write an unknown that must be positive as the exponential of its logarithm. Derivatives follow
+    from the implicit-function theorem. If the search at any row fails, the prediction has
     `ok=False` and zero derivatives; there is no exception.
 
     Args:
-        equations: a function `(t, y, u)` of the index at one row, the unknowns and the forcings at
-            that row, that returns a residual (or the next value) for each unknown.
+        equations: a function `(t, y, u)` of the index, the unknowns and the forcings at one row. It
+            returns a dict with a residual for each unknown, or with its next value for a fixed
+            point.
         guess: the start of the search, in the units of the unknowns: numbers by name, or a function
-            `(t, {}, u)`. It selects one of several roots.
-        observe: a function `(t, y, u)` of the unknowns that returns a dict of predicted values;
-            without it the unknowns are predicted.
-        forcings: the data variables that the equations read: a name, or several.
-        units: the units of unknowns, forcings and observed values, by name: data in others are
-            converted, or refused.
-        index: the coordinate that the data run along.
+            `(t, {}, u)` that returns them. If there are several roots, the guess selects one.
+        observe: a function `(t, y, u)` of the unknowns that returns a dict of predicted values.
+            Without it the unknowns are predicted.
+        forcings: the data variables that the equations read: one name, or a tuple of names.
+        units: the units of unknowns, forcings and observed values, by name. Data in other units of
+            the same dimension are converted; data of another dimension are refused.
+        index: the name of the coordinate along which the rows lie.
         kind: "root" or "fixed_point".
-        method: "newton", a damped Newton method for both kinds; or "iteration", a fixed-point
-            iteration that Newton's method confirms, which finds an attracting fixed point.
-        follow: whether each row after the first starts from the root of the row before it.
-        rtol: relative size of the last correction.
-        atol: absolute size of the last correction, in the units of the unknowns.
-        max_steps: the most steps of the search, for each row.
+        method: "newton", a damped Newton method for both kinds. Or "iteration", a fixed-point
+            iteration whose result Newton's method confirms; it finds only attracting fixed points.
+        follow: whether the search at each row after the first starts from the root of the previous
+            row.
+        rtol: the relative tolerance: the search ends when Newton's correction is below
+            `atol + rtol * abs(y)`.
+        atol: the absolute tolerance, in the units of the unknowns.
+        max_steps: the largest number of steps of the search at each row.
 
     Shapes: unknowns are numbers, or arrays if `observe` reduces them to numbers; predictions are
     `(row,)`.
 
     Raises:
         ModelError: for an unknown kind or method, a guess of the wrong shape, or bad tolerances;
-            when called, for equations of other names or shapes than those of the unknowns.
+            when called, if the returned names or shapes differ from those of the unknowns.
     """
 
     in_a_function: ClassVar[str] = (
@@ -105,11 +109,12 @@ class Implicit(AbstractLayer):
 
     @property
     def states(self) -> int:
-        """The number of unknowns that are solved for at each row of data."""
+        """The number of unknowns that are solved for at each row of the data."""
         return sum(shape.size for shape in self._unknowns.values())
 
     @property
     def _unknowns(self) -> dict[str, Any]:
+        """The shape of each unknown by name, taken from the guess."""
         return shapes_of(guess_function(self.guess), "the guess", {}, self.forcings)
 
     def __call__(self, inputs: Inputs) -> Prediction:
@@ -134,7 +139,13 @@ class Implicit(AbstractLayer):
         return predict_rows(values, inputs.times, jnp.all(found), {"steps": jnp.max(steps)})
 
     def _equations(self, t: Any, u: Any, unravel: Callable) -> System:
-        """Values of the equations of one row as a function of the vector of unknowns."""
+        """Return the equations of one row as a function of the vector of all unknowns.
+
+        Args:
+            t: the index at the row.
+            u: the forcings at the row.
+            unravel: the function that turns the vector into a dict of unknowns.
+        """
 
         def values(flat):
             y = unravel(flat)
@@ -144,13 +155,23 @@ class Implicit(AbstractLayer):
         return values
 
     def _residuals(self, t: Any, u: Any, unravel: Callable) -> System:
+        """Return the function that is zero at a solution; arguments as for `_equations`."""
         values = self._equations(t, u, unravel)
         return values if self.kind == "root" else lambda flat: values(flat) - flat
 
     def _search(
         self, rows: Any, guesses: Values, unravel: Callable
     ) -> tuple[Float[Array, "row unknown"], Array, Array]:
-        """Roots of all rows, whether each is one, and the numbers of steps."""
+        """Search the solution at each row, without a gradient.
+
+        Args:
+            rows: the index and the forcings at all rows.
+            guesses: the start of the search at all rows, by name.
+            unravel: the function that turns a vector of unknowns into a dict.
+
+        Returns:
+            For each row its solution, whether the search succeeded, and the number of steps.
+        """
 
         def near(guess, row):
             t, u = row
@@ -160,13 +181,14 @@ class Implicit(AbstractLayer):
             found = near(guess, row)
             return found[0], found
 
-        # With `follow` a scan hands each root on as the guess of the next row.
+        # With `follow`, a scan uses the root of each row as the guess of the next row.
         flat = lax.stop_gradient(jax.vmap(lambda y: ravel_pytree(y)[0])(guesses))
         return lax.scan(following, flat[0], rows)[1] if self.follow else jax.vmap(near)(flat, rows)
 
     def _search_row(
         self, t: Any, u: Any, guess: Flat, unravel: Callable
     ) -> tuple[Flat, Array, Array]:
+        """Search the solution at one row: the solution, whether it was found, number of steps."""
         residuals, options = self._residuals(t, u, unravel), (self.rtol, self.atol, self.max_steps)
         if self.method == "newton":
             return search(residuals, guess, *options)
@@ -177,16 +199,21 @@ class Implicit(AbstractLayer):
 
 
 def guess_function(guess: Any) -> Callable[..., Any]:
-    """A guess as a function, whether it is one or a dict of numbers."""
+    """Return a guess as a function `(t, y, u)`; a dict becomes a constant function."""
     return guess if callable(guess) else lambda t, y, u: guess
 
 
 def check_guess(guess: Any, forcings: tuple[str, ...], scalar: bool) -> None:
-    """Check the guess of unknowns.
+    """Check the start of a search for unknowns.
+
+    Args:
+        guess: a dict of numbers, or a function that returns one.
+        forcings: the names of the forcings that a function may read.
+        scalar: whether each unknown must be one number.
 
     Raises:
-        ModelError: if the guess is neither a dict of numbers nor a function that returns one, holds
-            random leaves, or, with `scalar`, holds arrays.
+        ModelError: if the guess is no such dict or function, if it holds random leaves, or if
+            `scalar` and it holds an array.
     """
     if not callable(guess) and (not isinstance(guess, dict) or not guess):
         raise ModelError(
@@ -208,10 +235,19 @@ def check_guess(guess: Any, forcings: tuple[str, ...], scalar: bool) -> None:
 def matching(
     values: dict[str, Any], like: Values, what: str, unknowns: str = "unknowns"
 ) -> dict[str, Any]:
-    """Check that values have the names and shapes of the unknowns, and return them.
+    """Check that returned values have the names and shapes of the unknowns.
+
+    Args:
+        values: the values that the user's equations returned, by name.
+        like: the unknowns by name.
+        what: the beginning of the error message, such as "the equations return".
+        unknowns: the plural noun for the unknowns in the message.
+
+    Returns:
+        The same values.
 
     Raises:
-        ModelError: if a name or shape differs; the message begins with `what`.
+        ModelError: if a name or shape differs.
     """
     if set(values) != set(like):
         raise ModelError(

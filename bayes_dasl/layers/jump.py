@@ -18,14 +18,14 @@ from ._functions import named
 
 
 def _with_arrays(change: Any) -> Any:
-    """A dict of amounts with lists as arrays; a function as it is."""
+    """Convert the lists in a dict of amounts to arrays; return a function unchanged."""
     if not isinstance(change, Mapping):
         return change
     return {name: _list_as_array(amount) for name, amount in change.items()}
 
 
 def _list_as_array(value: Any) -> Any:
-    """A list of numbers as an array; anything else as it is."""
+    """Convert a list of numbers to an array; return anything else unchanged."""
     numeric = isinstance(value, (list, tuple)) and _number_shape(value) is not None
     return jnp.asarray(value, float) if numeric else value
 
@@ -35,25 +35,31 @@ class Jump(Module):
 
     $y(\tau) = y(\tau^-) + \Delta$, or $y(\tau) = g(\tau, y(\tau^-), u(\tau))$
 
-    The solution is continuous from the right: its value at the time of a jump is the one after it.
-    A jump at the start of the solve acts; one after the last time does not. A known time before the
-    start is refused; a jump at a random time before the start does not act. Several `Jump` objects
-    at one time act in their order. Coinciding times within one `Jump` act together: amounts are
-    added, a function is called once. First derivatives by times and amounts are exact; second
-    derivatives by times are not.
+    $\tau$ is the time of the jump, $y(\tau^-)$ are the states just before it, $u$ the forcings,
+    $\Delta$ the amounts and g the function `change`. At the time of a jump the prediction is the
+    value after the jump.
+
+    A jump at the start of the solve takes place; a jump after the last time does not. A known time
+    before the start is refused; a jump at a random time before the start does not take place.
+    Several `Jump` objects at the same time act in the order in which the layer lists them. If two
+    times within one `Jump` coincide, their amounts are added, and a function is called once. First
+    derivatives with respect to times and amounts are exact; second derivatives with respect to
+    times are not.
 
     Args:
-        time: in the units of time of the data: a number, an array of numbers or a random leaf.
-        change: amounts added to states, in their units, or a function `(t, y, u)` that returns new
-            values of some states:
+        time: one or several times, in the units of time of the data: a number, an array of numbers
+            or a random leaf.
+        change: the amounts that are added to states, by name, in the units of the state. Or a
+            function `(t, y, u)` that returns new values of some states:
             `lambda t, y, u: {"fish": 0.8 * y["fish"]}` harvests a fifth.
 
-    Shapes: `time` `()` or `(jumps,)`; an amount is a number, or has the shape of `time`; for a
-    state that is an array, the amount has the shape of `time`, then the shape of the state.
+    Shapes: `time` is `()` or `(jumps,)`. An amount is one number for all jumps, or has the shape of
+    `time`. For a state that is an array, the shape may also be that of `time` followed by that of
+    the state.
 
     Raises:
-        ModelError: if the time has another shape, the change is empty, or amounts and times differ
-            in number.
+        ModelError: if `time` has another shape or is not finite, if `change` is empty, or if the
+            numbers of amounts and times differ.
     """
 
     time: Any = eqx.field(converter=_list_as_array)
@@ -96,16 +102,17 @@ class Jump(Module):
 
     @property
     def _amounts(self) -> dict[str, Any]:
+        """The amounts by state; empty if the change is a function."""
         return {} if callable(self.change) else self.change
 
     def check_states(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
-        """Check the amounts against the states.
+        """Check that the amounts fit the states of a layer.
 
         Args:
             shapes: the shape of each state, by name.
 
         Raises:
-            ModelError: for an unknown state, or an amount of another shape than its state.
+            ModelError: if an amount names an unknown state, or has a shape that does not fit.
         """
         for name, amount in self._amounts.items():
             if name not in shapes:
@@ -125,11 +132,24 @@ class Jump(Module):
     def __call__(
         self, acting: Bool[Array, " jumps"], t: Any, y: Values, u: Values
     ) -> dict[str, Any]:
-        """States after the jumps that are `acting`."""
+        """Return the states after some of the jumps.
+
+        Args:
+            acting: for each time of this `Jump`, whether its jump takes place now.
+            t: the present time.
+            y: the states before the jumps, by name.
+            u: the forcings by name.
+
+        Returns:
+            All states by name; unchanged if no jump takes place.
+
+        Raises:
+            ModelError: if the function `change` returns an unknown state or another shape.
+        """
         if not callable(self.change):
             return {name: value + self._added(name, acting) for name, value in y.items()}
         some = jnp.any(acting)
-        # Where nothing acts the states are replaced by ones, so that the function is not singular.
+        # If no jump takes place, call the function with ones: at the states it may be singular.
         new = self.change(t, {name: jnp.where(some, value, 1.0) for name, value in y.items()}, u)
         for name, value in named(new, "the function of a jump").items():
             if name not in y:
@@ -142,6 +162,7 @@ class Jump(Module):
         return {name: jnp.where(some, new.get(name, value), value) for name, value in y.items()}
 
     def _added(self, name: str, acting: Bool[Array, " jumps"]) -> Any:
+        """Return the sum of the amounts that the acting jumps add to a state."""
         if name not in self._amounts:
             return 0.0
         amount = jnp.asarray(self._amounts[name], float)
@@ -152,7 +173,7 @@ class Jump(Module):
 
 
 def _number_shape(value: Any) -> tuple[int, ...] | None:
-    """Shape of numbers or of a random leaf; none for anything else."""
+    """Return the shape of numbers or of a random leaf; None for anything else."""
     if is_random(value):
         return shape_of(value)
     try:
@@ -162,10 +183,10 @@ def _number_shape(value: Any) -> tuple[int, ...] | None:
 
 
 def as_jumps(jumps: Any) -> tuple[Jump, ...]:
-    """Convert one jump or several to a tuple.
+    """Convert one jump or several jumps to a tuple.
 
     Raises:
-        ModelError: if any of them is no `Jump`.
+        ModelError: if an element is no `Jump`.
     """
     jumps = tuple(jumps) if isinstance(jumps, Iterable) else (jumps,)
     for jump in jumps:
@@ -175,7 +196,11 @@ def as_jumps(jumps: Any) -> tuple[Jump, ...]:
 
 
 def refuse_before(jumps: tuple[Jump, ...], start: Any) -> None:
-    """Refuse jumps before the start of a solve, which would never act.
+    """Refuse jumps before the start of a solve, since they would have no effect.
+
+    Args:
+        jumps: the jumps.
+        start: the start of the solve. If JAX traces it, nothing is checked.
 
     Raises:
         ModelError: if a known time of a jump lies before the start.
@@ -202,19 +227,20 @@ def jumped(
     forced: Callable,
     rates: Callable,
 ) -> dict[str, Any]:
-    """States at a time after the jumps that are due.
+    """Return the states after the jumps that take place at one time.
 
-    The solver holds the times of jumps fixed. The derivative by a time τ is added here: a jump that
-    is later by dτ adds `dτ · rates` before it and subtracts `dτ · rates` after it. Both terms are
-    zero except for their derivatives.
+    The solver treats the times of jumps as constants. So this function adds the derivative with
+    respect to a time τ. If the jump is later by dτ, the states follow the old rates for dτ longer
+    and the new rates for dτ less. The two corrections have the value zero, but not a zero
+    derivative.
 
     Args:
-        jumps: the jumps, or a schedule of doses.
-        due: a function that says which times of a jump act now.
-        t: the time.
-        y: the states before the jumps.
+        jumps: `Jump` objects, or a schedule of doses.
+        due: a function that takes the times of one `Jump` and flags those that take place now.
+        t: the present time.
+        y: the states before the jumps, by name.
         forced: the forcings as a function of time.
-        rates: the rates of the ODE, `(t, y)`.
+        rates: the vector field of the ODE as a function `(t, y)`.
 
     Returns:
         The states after the jumps, by name.
@@ -222,7 +248,8 @@ def jumped(
     for jump in jumps:
         times = jump.times
         acting = due(times)
-        # Coinciding times move together, hence by their mean shift.
+        # `shifts` has the value zero and the derivative of the acting times. Coinciding times move
+        # together, hence their mean.
         shifts = jnp.where(acting, times - jax.lax.stop_gradient(times), 0.0)
         late = jnp.sum(shifts) / jnp.maximum(jnp.sum(acting), 1)
         y = jump(acting, t + late, _euler_step(y, late, rates(t, y)), forced(t + late))
@@ -231,14 +258,19 @@ def jumped(
 
 
 def _euler_step(y: Values, for_time: Any, rates: Values) -> dict[str, Any]:
+    """Return the states after following constant rates for some time."""
     return {name: value + for_time * rates[name] for name, value in y.items()}
 
 
 class JumpingSolver(diffrax.AbstractAdaptiveSolver, diffrax.AbstractWrappedSolver):
-    """A solver whose steps begin with the jumps that are due, so that one solve has all of them.
+    """A Diffrax solver that applies jumps of the states at the beginning of its steps.
 
-    `args` are the forcings as a function of time, and the jumps. The solver's state includes the
-    time up to which jumps have acted. The controller ends a step just before each jump.
+    One solve then contains all jumps. The step size controller ends a step just before each jump.
+    `args` of the solver's methods is a pair: the forcings as a function of time, and the jumps. The
+    state of the solver includes the time up to which jumps have taken place.
+
+    Args:
+        solver: the solver that makes the steps.
     """
 
     solver: diffrax.AbstractSolver
@@ -255,7 +287,7 @@ class JumpingSolver(diffrax.AbstractAdaptiveSolver, diffrax.AbstractWrappedSolve
     def term_compatible_contr_kwargs(self):
         return self.solver.term_compatible_contr_kwargs
 
-    # Diffrax asks implicit solvers for these, and sees through a wrapping which solver is implicit.
+    # Diffrax reads these attributes of implicit solvers, also through a wrapper.
     @property
     def root_finder(self):
         return self.solver.root_finder  # pyright: ignore

@@ -1,4 +1,4 @@
-"""The interface of layers: `AbstractLayer`, its `Prediction`, and layers around other layers."""
+"""The interface of layers: `AbstractLayer`, its `Prediction`, and layers that contain a layer."""
 
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
@@ -18,26 +18,28 @@ from ..data.layer_inputs import Inputs, OwnRows
 from ..random import Module, Values, VectorField
 
 type States = dict[str, Array]
-"""States of one trajectory by name, `(time, …)`."""
+"""States of one trajectory by name, each of shape `(time, …)`."""
 type StatedFunction = tuple[str, VectorField, Mapping[str, Any]]
-"""Name of a function in messages, the function, and the states whose rates it returns."""
+"""A function with known units: its name in messages, the function, and the states whose rates it
+returns (an empty dict if it returns outputs)."""
 
 
 class Prediction(eqx.Module):
-    """Predicted values, whether the solver succeeded, and its work.
+    """The result of a layer: predicted values, and whether its solver succeeded.
 
     Args:
-        values: predictions, `(time, …)` by name, in the units of the outputs. They are finite even
-            where the solver failed, so that gradients stay finite; there they mean nothing.
+        values: predictions, `(time, …)` by name, in the units of the outputs. If the solver failed,
+            they are arbitrary finite numbers, so that gradients stay finite.
         ok: whether the solver succeeded.
         stats: counts of the solver's work by name, such as `steps`.
-        constraint_residuals: numbers of any shape by name that should be zero. Each number is
-            standard normal in the likelihood, such as a gap between two segments divided by the
-            allowed gap.
+        constraint_residuals: numbers of any shape by name that should be zero, such as a gap
+            between two segments divided by the allowed gap. The likelihood treats each number as a
+            standard normal variable.
         variances: variances of the values given the parameters, `(time, …)` by name, in squared
-            units. Only a layer that integrates over an unknown path has them.
-        before: the values at the times of `inputs.past`, for noise that looks back.
-        end: the states at the last time, from which `from_end` continues.
+            units. Only layers that integrate over an unknown path of the states have variances.
+        before: the values at the times of `inputs.past`, `(past, …)` by name. Only noise that
+            depends on earlier data needs them.
+        end: the states at the last time by name. `from_end` continues a solve from them.
     """
 
     values: dict[str, Float[Array, "time ..."]]
@@ -50,18 +52,21 @@ class Prediction(eqx.Module):
 
     @property
     def log_factor(self) -> Float[Array, ""]:
-        """Log density of the constraint residuals, up to a constant: -½ Σ r²."""
+        """The log density -½ Σ r² of all constraint residuals r, without its constant."""
         return -0.5 * sum(
             (jnp.sum(jnp.square(v)) for v in self.constraint_residuals.values()), jnp.zeros(())
         )
 
 
 class AbstractLayer(Module):
-    """A differentiable scientific model: `layer(inputs) -> Prediction`.
+    """A differentiable scientific model: `layer(inputs)` returns a `Prediction`.
 
-    `forcings` names the data variables that drive it. `units` holds known units of outputs and
-    forcings by name. `interpolation` names the forcings that are not linear between their data.
-    `index` is the coordinate of the data. `dims` are the further dimensions of outputs by name.
+    Attributes:
+        forcings: the names of the data variables that drive the layer.
+        units: the known units of outputs and forcings, by name.
+        interpolation: "step" or "cubic" by forcing; other forcings are linear between their data.
+        index: the name of the coordinate along which the data lie, such as `time`.
+        dims: the dimensions of each output besides the index, by output.
     """
 
     forcings: eqx.AbstractVar[tuple[str, ...]]
@@ -85,90 +90,101 @@ class AbstractLayer(Module):
 
     @property
     def states(self) -> int:
-        """Number of state variables of its solvers; 0 if there is no solver."""
+        """The number of state variables that are solved for; 0 for a layer without a solver."""
         return 0
 
     @property
     def trajectories(self) -> "list[AbstractTrajectory] | None":
-        """Its independent initial value problems; none if it also solves anything else.
+        """The initial value problems that this layer solves independently of each other.
 
-        If there is a list, states can replace the solves, as the reparametrisation of hybrids does.
+        None if the layer also solves something else. If there is a list, given states can replace
+        the solves, as in a reparametrisation of hybrids.
         """
         return None
 
     @property
     def _begins(self) -> bool:
+        """Implements `begins`."""
         return hasattr(self, "start")
 
     @property
     def pointwise(self) -> bool:
-        """Whether a prediction at one time is independent of the other requested times."""
+        """Whether the prediction at a time does not depend on which other times are requested."""
         return False
 
     @property
     def _goes_on(self) -> bool:
+        """Implements `goes_on`."""
         return False
 
     def _from_end(self, states: Values) -> "AbstractLayer":
+        """Implements `from_end`."""
         raise NotImplementedError
 
     @property
     @abstractmethod
     def outputs(self) -> tuple[str, ...]:
-        """Names of the predicted values."""
+        """The names of the predicted values."""
 
     @abstractmethod
     def __call__(self, inputs: Inputs) -> Prediction:
         """Predict at `inputs.times`.
 
         Args:
-            inputs: the start, times, forcings and places, as `Model.inputs` makes them.
+            inputs: the start, times, forcings and other coordinates, as `Model.inputs` makes them.
 
         Returns:
-            Values at these times, with `ok=False` if the solve failed.
+            The prediction; its `ok` is False if a solve failed.
         """
 
 
-# The package asks layers of any type by these functions; authors of layers need none of them.
+# The package uses these functions on layers of any type. Authors of layers need none of them.
 
 
 def begins(layer: AbstractLayer) -> bool:
-    """Whether a layer has a start, before which it predicts nothing."""
+    """Whether a layer has a start time, before which it cannot predict."""
     return layer._begins
 
 
 def goes_on(layer: AbstractLayer) -> bool:
-    """Whether the states at the `end` of a prediction, and later forcings, determine the future."""
+    """Whether a solve can be continued by `from_end`.
+
+    It can if the states `Prediction.end` and later forcings determine all later predictions.
+    """
     return layer._goes_on
 
 
 def from_end(layer: AbstractLayer, states: Values) -> AbstractLayer:
-    """A layer that `goes_on`, with other initial states.
+    """Return a copy of a layer with other initial states.
 
     Args:
-        layer: the layer.
+        layer: a layer for which `goes_on` is true.
         states: the states at the new start, by name.
 
     Returns:
-        the layer that starts at these states.
+        The layer that starts from these states.
     """
     return layer._from_end(states)
 
 
 def stated_functions(layer: AbstractLayer) -> list[StatedFunction]:
-    """Functions `(t, y, u)` of a layer whose units can be checked.
+    """List the functions `(t, y, u)` of a layer whose units can be checked.
 
     Returns:
-        for each its name in messages, the function, and the states whose rates it returns (none if
-        it returns outputs).
+        For each function a tuple: its name in messages, the function, and the states whose rates
+        it returns. The states are empty if the function returns outputs.
     """
     return layer._stated_functions
 
 
 class AbstractTrajectory(AbstractLayer):
-    """A layer that solves one initial value problem, whose states can replace the solve.
+    """A layer that solves one initial value problem.
 
-    Its prediction is `predict(inputs, *solve(inputs, begin(inputs)))`.
+    Its prediction is `predict(inputs, *solve(inputs, begin(inputs)))`. So `predict` can also get
+    states that are known without a solve.
+
+    Fields: `vector_field`, the function `(t, y, u)` of the rates; `initial`, the initial states by
+    name; `observe`, the function `(t, y, u)` of the predicted values, or None for the states.
     """
 
     vector_field: eqx.AbstractVar[VectorField]
@@ -181,14 +197,15 @@ class AbstractTrajectory(AbstractLayer):
 
     @property
     def _smooth(self) -> bool:
+        """Implements `is_smooth`."""
         return False
 
     @abstractmethod
     def begin(self, inputs: Inputs) -> dict[str, Any]:
-        """Initial states.
+        """Return the initial states.
 
         Args:
-            inputs: start, times and forcings.
+            inputs: the start, times and forcings.
 
         Returns:
             The states at the start, by name.
@@ -196,10 +213,10 @@ class AbstractTrajectory(AbstractLayer):
 
     @abstractmethod
     def solve(self, inputs: Inputs, initial: dict[str, Any]) -> tuple[dict[str, Any], Any, Any]:
-        """Solve from the initial states.
+        """Solve the initial value problem.
 
         Args:
-            inputs: start, times and forcings.
+            inputs: the start, times and forcings.
             initial: the states at the start, by name.
 
         Returns:
@@ -208,26 +225,26 @@ class AbstractTrajectory(AbstractLayer):
 
     @abstractmethod
     def predict(self, inputs: Inputs, states: dict[str, Any], ok: Any, steps: Any) -> Prediction:
-        """Observed values of solved states.
+        """Return the prediction of this layer, given its states.
 
         Args:
-            inputs: start, times and forcings.
+            inputs: the start, times and forcings.
             states: the states at all times, `(time, …)` by name.
             ok: whether the solve succeeded.
-            steps: number of steps.
+            steps: the number of steps of the solve.
 
         Returns:
-            The prediction, as if the layer had been called.
+            The prediction, as a call of the layer returns it.
         """
 
     @abstractmethod
     def rates_along(self, inputs: Inputs, times: Any, states: Values) -> dict[str, Any]:
-        """Rates of the vector field along a path.
+        """Evaluate the vector field at given times and states.
 
         Args:
-            inputs: start, times and forcings.
+            inputs: the start and the forcings.
             times: `(time,)`, in the units of time of the data.
-            states: the states at these times, by name.
+            states: the states at these times, `(time, …)` by name.
 
         Returns:
             The rates, `(time, …)` by name.
@@ -235,26 +252,27 @@ class AbstractTrajectory(AbstractLayer):
 
 
 def is_smooth(layer: Any) -> bool:
-    """Whether a layer is a trajectory whose states move by the rates of its vector field alone.
+    """Whether a layer is a trajectory whose states change only by its vector field.
 
-    The derivatives of its states can then be solved for along with them, which is faster.
+    So it has no jumps, events or process noise. The derivatives of the states with respect to
+    parameters can then be solved together with the states, which is faster.
     """
     return isinstance(layer, AbstractTrajectory) and layer._smooth
 
 
 def start_of(layer: Any) -> Any:
-    """Start time of a layer: its own, or the first time of its doses, or none."""
+    """Return the start time of a layer, else the first time of its doses, else None."""
     start = getattr(layer, "start", None)
     return getattr(getattr(layer, "doses", None), "start", None) if start is None else start
 
 
 class _Around(AbstractLayer):
-    """A layer with the forcings, units, interpolation and start of an inner one."""
+    """A layer that takes forcings, units, interpolation and start from the layer inside it."""
 
     @property
     @abstractmethod
     def _inner(self) -> AbstractLayer:
-        """The layer inside."""
+        """The layer inside this one."""
 
     @property
     def forcings(self) -> tuple[str, ...]:  # pyright: ignore
@@ -274,7 +292,7 @@ class _Around(AbstractLayer):
 
 
 class AroundLayer(_Around):
-    """A layer around another one, with the same forcings, units, index and start."""
+    """A layer that contains one `layer` and has its forcings, units, index and start."""
 
     layer: eqx.AbstractVar[AbstractLayer]
 
@@ -292,58 +310,62 @@ class AroundLayer(_Around):
 
 
 class AbstractPopulation(AroundLayer):
-    """One layer for all members of a population, such as `bd.Each`; `dim` is their dimension."""
+    """A layer that predicts for all groups of a population, such as `bd.Each`.
+
+    The code calls the groups members. Fields: `members`, their names in order; `dim`, the name of
+    their dimension in data and results.
+    """
 
     members: eqx.AbstractVar[tuple[Any, ...]]
     dim: eqx.AbstractVar[str]
 
     @abstractmethod
     def over_members(self, tree: Any) -> tuple[Any, tuple[str, ...]]:
-        """Expand varying parameters to one value for each member.
+        """Expand varying parameters to arrays with one value for each member.
 
         Args:
-            tree: a layer, or noise.
+            tree: the layer of one member, or a noise.
 
         Returns:
-            The tree with arrays over members, and the dotted paths of these arrays.
+            The tree with these arrays, and the dotted paths of the arrays.
         """
 
     @abstractmethod
     def positions(self, names: Any) -> Int[np.ndarray, " member"]:
-        """Indices of members by name.
+        """Return the positions of some members in `members`.
 
         Args:
-            names: names of members, `(member,)`.
+            names: the names of the members, `(member,)`.
 
         Returns:
-            The place of each in `members`.
+            The position of each, from 0.
 
         Raises:
-            DataError: for a name that is no member.
+            DataError: if a name is no member.
         """
 
     @abstractmethod
     def own_rows(self, observed: Mapping[str, Array]) -> OwnRows | None:
-        """Rows at which each member was observed.
+        """Return the rows of the data at which each member was observed.
 
         Args:
             observed: the data by name, `(time, …, member)`, NaN where missing.
 
         Returns:
-            None if every member is solved at all times.
+            The rows, or None if each member must be solved at all times.
         """
 
 
 def of_members(tree: Any, varied: Sequence[str], at: Any) -> Any:
-    """Select members of a population in a tree with drawn parameters.
+    """Select the parameters of some members of a population.
 
     Args:
-        tree: a layer, or noise, with numbers in place of random leaves.
-        varied: the paths, as `AbstractPopulation.over_members` found them.
-        at: the index of a member, or several.
+        tree: a layer or a noise, with numbers in place of random leaves.
+        varied: the dotted paths of arrays over members, from `AbstractPopulation.over_members`.
+        at: the position of one member, or an array of positions.
 
     Returns:
-        The tree with the parameters of these members at the paths that vary.
+        The tree with the values of these members at the varied paths.
     """
 
     def chosen(path, leaf):
@@ -353,7 +375,7 @@ def of_members(tree: Any, varied: Sequence[str], at: Any) -> Any:
 
 
 class AroundTrajectory(_Around):
-    """A layer around one trajectory, with its forcings, units, start and outputs."""
+    """A layer that contains one trajectory, `ode`, and has its forcings, units, start, outputs."""
 
     ode: eqx.AbstractVar[AbstractTrajectory]
 
@@ -367,7 +389,14 @@ class AroundTrajectory(_Around):
 
 
 class AtStates(AroundTrajectory):
-    """A trajectory with given states at the times of the data, which need no solve."""
+    """A trajectory whose states at the times of the data are given, so that no solve is needed.
+
+    Args:
+        ode: the trajectory.
+        known: its states, `(time, …)` by name.
+        ok: whether the solve that gave the states succeeded.
+        steps: the number of steps of that solve.
+    """
 
     ode: AbstractTrajectory
     known: States
@@ -389,23 +418,34 @@ def _is_trajectory(node: Any) -> bool:
 
 
 def named_trajectories(tree: Any) -> list[tuple[str, AbstractTrajectory]]:
-    """Dotted paths and trajectories inside a tree, in its order."""
+    """Return the dotted path and the object of each trajectory in a tree, in the tree's order."""
     found = jtu.tree_flatten_with_path(tree, is_leaf=_is_trajectory)[0]
     return [(dotted(path), node) for path, node in found if _is_trajectory(node)]
 
 
 def trajectories(tree: Any) -> list[AbstractTrajectory]:
-    """The trajectories inside a tree, in its order."""
+    """Return the trajectories in a tree, in the tree's order."""
     return [trajectory for _, trajectory in named_trajectories(tree)]
 
 
 def at_states(tree: Any, states: Sequence[States]) -> Any:
-    """Replace the solves of all trajectories in a tree by given states."""
+    """Replace the solves of all trajectories in a tree by given states.
+
+    Args:
+        tree: a layer or model.
+        states: the states of each trajectory, in the order of `trajectories(tree)`.
+    """
     return at_solutions(tree, [(known,) for known in states])
 
 
 def at_solutions(tree: Any, solutions: Sequence[tuple]) -> Any:
-    """Replace the solves of all trajectories in a tree by earlier results of `solve`."""
+    """Replace the solves of all trajectories in a tree by earlier solutions.
+
+    Args:
+        tree: a layer or model.
+        solutions: for each trajectory, in the order of `trajectories(tree)`, a tuple (states, ok,
+            steps) as `solve` returns it. Only the states are required.
+    """
     # `jax.tree.map` visits trajectories in the order of `trajectories(tree)`.
     left = list(solutions)
     return jax.tree.map(
@@ -420,12 +460,12 @@ def with_adjoint(
     adjoint: diffrax.AbstractAdjoint,
     instead_of: type[diffrax.AbstractAdjoint] = diffrax.AbstractAdjoint,
 ) -> Any:
-    """Replace the adjoints of a kind in a tree.
+    """Replace the adjoints in a tree, that is, the methods by which Diffrax differentiates solves.
 
     Args:
         tree: a layer or model.
-        adjoint: the new adjoint, which says how Diffrax differentiates solves.
-        instead_of: the type of the adjoints that are replaced; every adjoint unless given.
+        adjoint: the new adjoint.
+        instead_of: the type of the adjoints that are replaced; by default all adjoints.
 
     Returns:
         The tree with the new adjoint.
@@ -440,10 +480,10 @@ def with_adjoint(
 
 
 class AbstractFilter(AbstractLayer):
-    """A filter: `layer(inputs, variances)` predicts each observation from the earlier ones.
+    """A filter, which predicts each observation from all earlier observations.
 
-    The earlier observations are in `inputs.past`. The product of the predictive densities is the
-    likelihood, with the unknown path integrated out.
+    It is called as `layer(inputs, variances)`. The earlier observations are in `inputs.past`. The
+    product of the predictive densities is the likelihood, with the unknown states integrated out.
     """
 
     @abstractmethod
@@ -451,11 +491,11 @@ class AbstractFilter(AbstractLayer):
         """Predict mean and variance at `inputs.times` from earlier observations.
 
         Args:
-            inputs: start, times, forcings, and the earlier observations in `inputs.past`.
-            variances: the variance of the noise of each observable, in squared units.
+            inputs: the start, times and forcings, and the earlier observations in `inputs.past`.
+            variances: the variance of the observation noise by observable, in squared units.
 
         Returns:
-            The predictive means, with `variances`.
+            The prediction, with the predictive means as `values` and their `variances`.
         """
 
 
@@ -465,16 +505,16 @@ def finite(values: Any) -> Bool[Array, ""]:
 
 
 def prediction(values: Any, ok: Any, stats: Any = None, **more: Any) -> Prediction:
-    """Make a `Prediction` whose values are 1 if the solve failed or any value is not finite.
+    """Build a `Prediction`, in which all values are 1 if the prediction failed.
 
     Args:
         values: predictions, `(time, …)` by name.
         ok: whether the solve succeeded.
-        stats: counts of work by name; none unless given.
-        more: `constraint_residuals`, `variances` and `end` of the `Prediction`.
+        stats: counts of the solver's work by name; empty by default.
+        more: other fields of the `Prediction`, such as `constraint_residuals`.
 
     Returns:
-        The prediction; `ok` is also false if a value is not finite.
+        The prediction. Its `ok` is False if the solve failed or any value is not finite.
     """
     # A failed draw is rejected, but its gradient must stay finite: hence a constant in its place.
     ok = jnp.asarray(ok) & finite(values)
@@ -485,18 +525,23 @@ def prediction(values: Any, ok: Any, stats: Any = None, **more: Any) -> Predicti
 def shielded(
     function: Callable, fine: Callable[[Any], Any], *args: Any
 ) -> tuple[Any, Bool[Array, ""]]:
-    """`function(*args)` without a gradient where the result is not `fine`.
+    """Evaluate a function, with a zero gradient if its result is invalid.
 
-    Masking the result is not enough: where the function is singular its derivative is infinite, and
+    Masking the result afterwards is not enough. At a singularity the derivative is infinite, and
     zero times infinity is NaN.
 
+    Args:
+        function: the function.
+        fine: a function of the result that says whether it is valid.
+        args: the arguments of the function.
+
     Returns:
-        The result, and whether it is fine.
+        The result, and whether it is valid.
     """
     closed = eqx.filter_closure_convert(function, *args)
-    # 1. Evaluate without a gradient, to learn whether the result is fine.
+    # 1. Evaluate without a gradient, to learn whether the result is valid.
     ok = jnp.asarray(fine(frozen(closed)(*frozen(args))))
-    # 2. Cut the gradient of the arguments where it is not, and evaluate again.
+    # 2. If it is invalid, cut the gradient of the arguments; evaluate again.
     through = jax.tree.map(
         lambda x: jnp.where(ok, x, frozen(x)) if eqx.is_inexact_array(x) else x, (closed, args)
     )
@@ -504,21 +549,33 @@ def shielded(
 
 
 def predict_rows(rows: Callable, times: Any, ok: Any, stats: Any = None, **more: Any) -> Prediction:
-    """Prediction by a function of all rows, with a zero gradient where it is not finite."""
+    """Build a `Prediction` from a function of the times, with a zero gradient if it fails.
+
+    Args:
+        rows: a function of the times that returns predictions, `(time, …)` by name.
+        times: the times, or the index at all rows.
+        ok: whether the solve succeeded.
+        stats: counts of the solver's work by name; empty by default.
+        more: other fields of the `Prediction`.
+
+    Returns:
+        The prediction. Its `ok` is False if the solve failed or any value is not finite.
+    """
     values, ok = shielded(rows, lambda values: ok & finite(values), times)
     return prediction(values, ok, stats, **more)
 
 
 def joined(parts: Mapping[str, Prediction], values: Mapping[str, Any], **more: Any) -> Prediction:
-    """Join the predictions of several layers: `ok` if all are, work summed, residuals of all.
+    """Join the predictions of several layers into one.
 
     Args:
-        parts: predictions by the name of the layer.
-        values: the joint values by name.
-        more: `variances` and `end` of the `Prediction`.
+        parts: the prediction of each layer, by the name of the layer.
+        values: the values of the joint prediction, `(time, …)` by name.
+        more: other fields of the joint `Prediction`, such as `variances`.
 
     Returns:
-        The joint prediction; constraint residuals are named `layer.residual`.
+        The joint prediction. It is `ok` if all parts are. Counts of work are summed. The constraint
+        residuals are those of all parts, named `layer.residual`.
     """
     ok = jnp.all(jnp.asarray([part.ok for part in parts.values()]))
     # Counts of work with the same name, such as steps, add up.

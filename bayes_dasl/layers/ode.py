@@ -42,14 +42,17 @@ from .scheduled import AbstractSchedule, AbstractScheduled
 
 
 def find_solver(solver: str | diffrax.AbstractSolver) -> diffrax.AbstractSolver:
-    """Diffrax solver by name, in any case: `tsit5`, `dopri8`, `rodas5p`, …; solvers pass through.
+    """Return the Diffrax solver of a name such as `tsit5`, in upper or lower case.
+
+    Args:
+        solver: the name, or a solver, which is returned unchanged.
 
     Raises:
         ModelError: if Diffrax has no adaptive solver of that name, or if the solver has fixed steps
             or solves other equations.
     """
     if isinstance(solver, diffrax.AbstractSolver):
-        # Others are for equations in two parts: stochastic, or implicit and explicit.
+        # Other term structures are for equations in two parts: stochastic, or implicit–explicit.
         if (
             not isinstance(solver, diffrax.AbstractAdaptiveSolver)
             or solver.term_structure is not diffrax.AbstractTerm
@@ -77,58 +80,63 @@ def find_solver(solver: str | diffrax.AbstractSolver) -> diffrax.AbstractSolver:
 
 
 class ODE(AbstractTrajectory):
-    r"""An initial value problem.
+    r"""An initial value problem of ordinary differential equations.
 
     $\dot y = f(t, y, u(t)), \quad y(t_0) = y_0$
 
-    The solver ends a step at each time of a linear forcing. It starts anew at each time of a step
-    forcing and at each of the `jumps`. These steps do not count in `max_steps`. A step whose rates
-    are not finite is retried with a fifth of its length. A solve that needs more than `max_steps`
-    steps gives `ok=False`, not an exception.
+    y are the states, u the forcings and f the `vector_field`; $y_0$ is `initial`, $t_0$ `start`.
+
+    The solver ends a step at each data time of a linear forcing. It restarts at each data time of a
+    forcing with "step" interpolation, and at each of the `jumps`. `max_steps` does not count these
+    steps. A step whose rates are not finite is repeated with a fifth of its length. If a solve
+    needs more than `max_steps` steps, the prediction has `ok=False`; there is no exception.
 
     Args:
         vector_field: a function `(t, y, u)` of time, a dict of states and a dict of forcings. It
             returns a dict with the rate of every state, in its units per unit of time.
         initial: a dict of the states at `start`, each a number, an array or a random leaf, in the
             units of the state.
-        observe: a function `(t, y, u)` that returns a dict of predicted values; without it the
-            states are predicted. A method of the equations' class, such as `Bucket.flow`, is called
-            on the equations.
-        events: a `bd.Event`, or several: sudden changes whenever a function of the states passes
-            through zero.
-        algebraic: names of algebraic states (a differential–algebraic equation of index 1, for
-            `solver="rodas5p"`). For these the vector field returns a residual that must be zero,
-            and `initial` holds the guess from which their first value is solved for.
+        observe: a function `(t, y, u)` that returns a dict of predicted values. Without it the
+            states are predicted. A method of the class of `vector_field`, such as `Bucket.flow`, is
+            called on the object `vector_field`.
+        events: a `bd.Event`, or several: sudden changes of states whenever a function of the states
+            crosses zero.
+        algebraic: the names of algebraic states (a differential–algebraic equation of index 1, for
+            `solver="rodas5p"`). For an algebraic state the vector field returns a residual that
+            must be zero, and `initial` is a guess. Its initial value solves the equations.
         solver: a Diffrax solver or its name: `tsit5` for non-stiff, `rodas5p` for stiff equations.
         start: the time of `initial`: a number in the units of time of the data, or a date such as
-            "2001-06-30"; unless given, the first time of the data that the model is fitted to.
-        rtol: relative tolerance of the error of a step.
-        atol: absolute tolerance of the error of a step, in the units of the states.
-        max_steps: the most steps of a solve.
-        adjoint: how Diffrax differentiates the solve.
-        forcings: the data variables that drive the equation: a name, or several. They are linear
-            between their data unless `interpolation` names them, and constant outside.
-        interpolation: kinds by forcing: `{"rain": "step"}` holds each datum until the next one,
-            `"cubic"` is a smooth spline.
+            "2001-06-30". By default the first time of the data that the model is fitted to.
+        rtol: the relative tolerance of the error of a step.
+        atol: the absolute tolerance of the error of a step, in the units of the states.
+        max_steps: the largest number of steps of a solve.
+        adjoint: the method by which Diffrax differentiates the solve.
+        forcings: the data variables that drive the equation: one name, or a tuple of names. They
+            are linear between their data unless `interpolation` names them, and constant before the
+            first and after the last datum.
+        interpolation: the kind of interpolation by forcing. "step" keeps the value of each datum
+            until the next one, as in `{"rain": "step"}`; "cubic" is a smooth spline.
         jumps: a `bd.Jump`, or several: sudden changes of states at given times, such as a harvest.
-        doses: doses of a table, from `bd.dosing.doses`: boluses, infusions, steady states and
+        doses: the doses of a table, from `bd.dosing.doses`: boluses, infusions, steady states and
             resets. Without `start`, the solve starts at the first time of the table.
         process_noise: a `bd.layers.ProcessNoise` on states, for model errors that accumulate.
-        units: the units of states, forcings and observed values, by name: data in others are
-            converted, or refused. `time` says what numbers mean for data with dates: the unit of
-            rates, `{"time": "h"}`, or also an origin, `{"time": "days since 2001-01-01"}`; days
-            since 1970 unless given.
-        sums: lengths of intervals by predicted value, in the units of time, if each datum is an
-            integral over the interval before its time (weekly cases from daily rates). An interval
-            never begins before the start; `None` is for all since the start.
-        means: the same for values whose datum is a mean over the interval.
+        units: the units of states, forcings and observed values, by name. Data in other units of
+            the same dimension are converted; data of another dimension are refused. For data with
+            dates, the entry `time` is the unit of time of the rates, as in `{"time": "h"}`. It may
+            include an origin, `{"time": "days since 2001-01-01"}`. The default is days since 1970.
+        sums: for predicted values whose data are integrals over an interval before their time, such
+            as weekly cases from daily rates: the length of the interval by name, in the units of
+            time. An interval never begins before the start; `None` is the whole time since the
+            start.
+        means: the same for predicted values whose data are means over the interval.
 
     Shapes: states are scalars, or arrays if `observe` reduces them to scalars; predictions are
     `(time,)`.
 
     Raises:
-        ModelError: if a solver, state, forcing, start or tolerance is invalid; when called, for
-            rates of other states or shapes, and for a jump that is known to lie before the start.
+        ModelError: if an argument is invalid. When called, if names of rates and states differ, or
+            if a known time of a jump lies before the start.
+        ShapeError: when called, if a rate has another shape than its state.
 
     Example:
         ```python
@@ -196,6 +204,7 @@ class ODE(AbstractTrajectory):
         return not any(moved_otherwise) and self.doses is None and self.process_noise is None
 
     def _check_doses(self, shapes: dict[str, tuple[int, ...]]) -> None:
+        """Raise ModelError for doses that do not fit the states, `sums`, `means` or `start`."""
         if self.doses is None or isinstance(self.doses, AbstractSchedule):
             return
         if not isinstance(self.doses, AbstractScheduled):
@@ -215,6 +224,7 @@ class ODE(AbstractTrajectory):
             )
 
     def _check_algebraic(self) -> None:
+        """Raise ModelError if algebraic states are unknown, random, or not supported."""
         for name in self.algebraic:
             if name not in self.initial:
                 raise ModelError(
@@ -237,6 +247,7 @@ class ODE(AbstractTrajectory):
             )
 
     def _check_process_noise(self, shapes: dict[str, tuple[int, ...]]) -> None:
+        """Raise ModelError for invalid process noise, or noise on an algebraic state."""
         if not isinstance(self.process_noise, ProcessNoise):
             raise ModelError(
                 f"process_noise must be a bd.layers.ProcessNoise, not {self.process_noise!r}"
@@ -257,7 +268,7 @@ class ODE(AbstractTrajectory):
 
     @property
     def states(self) -> int:
-        """Number of state variables."""
+        """The number of state variables; each element of an array counts."""
         return sum(value.size for value in any_state(self.initial).values())
 
     @property
@@ -266,17 +277,21 @@ class ODE(AbstractTrajectory):
 
     @property
     def trajectories(self) -> list[AbstractTrajectory] | None:
-        """Itself; none if it predicts sums or means, which need states between the data."""
+        """A list of this layer alone; None if it predicts sums or means.
+
+        Sums and means need the states also between the times of the data.
+        """
         return None if self.sums or self.means else [self]
 
     def __leaf_units__(self, path: tuple[str, ...]) -> str:
-        """Units of a random leaf of `initial` or of an amount: the units of its state.
+        """Return the units of a random leaf.
 
         Args:
-            path: the names from the layer to the leaf.
+            path: the names of fields and keys from the layer to the leaf.
 
         Returns:
-            The units, or an empty string for any other leaf.
+            The units of the state if the leaf is an initial value or the amount of a jump. An empty
+            string for any other leaf.
         """
         if path[0] == "jumps" and path[2] == "change":
             return self.units.get(path[3], "")
@@ -285,19 +300,19 @@ class ODE(AbstractTrajectory):
     def __call__(self, inputs: Inputs) -> Prediction:
         if self.sums or self.means:
             return over_intervals(self, inputs)
-        # The schedule is worked out only once, since a steady state takes several solves.
+        # Compute the schedule of doses only once, since a steady state takes several solves.
         ode = self._scheduled(inputs)
         return ode.predict(inputs, *ode.solve(inputs, ode.begin(inputs)))
 
     def _scheduled(self, inputs: Inputs) -> "ODE":
-        """This ODE with its doses replaced by the schedule of this solve."""
+        """Return this ODE with its doses replaced by the schedule of one solve."""
         if not isinstance(self.doses, AbstractScheduled):
             return self
         self.doses.refuse_before(inputs.start)
         return self._with(doses=self.doses.schedule(self, inputs))
 
     def _with(self, **fields: Any) -> "ODE":
-        """This ODE with other fields, without the checks: values may be traced."""
+        """Return this ODE with some fields replaced, without checks, since JAX may trace them."""
         # `dataclasses.replace` would run `__check_init__`, which cannot look at traced values.
         where = lambda ode: [getattr(ode, name) for name in fields]  # noqa: E731
         return eqx.tree_at(
@@ -308,10 +323,14 @@ class ODE(AbstractTrajectory):
         )
 
     def begin(self, inputs: Inputs) -> dict[str, Any]:
-        """Initial states, after the jumps at the start.
+        """Return the initial states by name, after jumps at the start.
+
+        Args:
+            inputs: the start, times and forcings.
 
         Raises:
-            ModelError: for a jump that is known to lie before the start.
+            ModelError: if a known time of a jump lies before the start, or if the inputs were made
+                without a layer and contradict this one.
         """
         refuse_assumed(self, inputs)
         if isinstance(self.doses, AbstractScheduled):
@@ -325,10 +344,14 @@ class ODE(AbstractTrajectory):
         return self._jumped(inputs, inputs.start, initial, lambda times: times == inputs.start)
 
     def _consistent(self, inputs: Inputs, initial: dict[str, Any]) -> dict[str, Any]:
-        """Consistent initial states: the algebraic ones are solved for from their guesses."""
+        """Return initial states in which the algebraic states solve their equations.
+
+        The search starts from the guesses in `initial`.
+        """
         guess = {name: initial[name] for name in self.algebraic}
         found = find_root(self._laws(inputs, initial), guess)
-        # Without a root keep the guess, so that gradients stay finite: `solve` reports the failure.
+        # If there is no root, keep the guess, so that gradients stay finite. `solve` then reports
+        # the failure.
         keep = finite(found)
         return initial | {
             name: jnp.where(keep, value, guess[name]) for name, value in found.items()
@@ -337,7 +360,11 @@ class ODE(AbstractTrajectory):
     def _laws(
         self, inputs: Inputs, states: dict[str, Any]
     ) -> Callable[[dict[str, Any]], dict[str, Any]]:
-        """Residuals of the algebraic equations at the start, as a function of algebraic states."""
+        """Return the algebraic equations at the start.
+
+        Returns:
+            A function of the algebraic states by name that returns their residuals by name.
+        """
         rates = self._field(self._forced(inputs))
 
         def laws(found):
@@ -348,7 +375,7 @@ class ODE(AbstractTrajectory):
 
     def _hold(self, inputs: Inputs, states: dict[str, Any]) -> Any:
         """Whether the algebraic equations hold at the start, within the solver's tolerances."""
-        # The scale of the equations is unknown, so judge a correction in the units of the states.
+        # The scale of the equations is unknown, so use a correction in the units of the states.
         flat, unravel = ravel_pytree({name: states[name] for name in self.algebraic})
         laws = self._laws(inputs, states)
         away = lambda y: ravel_pytree(laws(unravel(y)))[0]  # noqa: E731
@@ -357,7 +384,15 @@ class ODE(AbstractTrajectory):
         return jnp.all(jnp.abs(step) <= self.atol + self.rtol * jnp.abs(flat))
 
     def solve(self, inputs: Inputs, initial: dict[str, Any]) -> tuple[dict[str, Any], Any, Any]:
-        """Solve the equations: states `(time, …)` by name, success, and the number of steps."""
+        """Solve the equations from the initial states.
+
+        Args:
+            inputs: the start, times and forcings.
+            initial: the states at the start by name, from `begin`.
+
+        Returns:
+            The states `(time, …)` by name, whether the solve succeeded, and the number of steps.
+        """
         if isinstance(self.doses, AbstractScheduled):
             return self._scheduled(inputs).solve(inputs, initial)
         # 1. Solve once, or from event to event.
@@ -373,8 +408,8 @@ class ODE(AbstractTrajectory):
             )
             found, ok = solution.ys, solution.result == diffrax.RESULTS.successful
             steps = jnp.asarray(solution.stats["num_steps"])
-        # 2. Success also needs finite states, a grid of noise that covers all times, steady states
-        # that were found, and algebraic equations that hold at the start.
+        # 2. Success also needs finite states, a grid of process noise that covers all times, a
+        # schedule of doses that could be computed, and algebraic equations that hold at the start.
         ok = ok & finite(found)
         if self.process_noise is not None:
             ok = ok & self.process_noise.covers(inputs.start, inputs.times)
@@ -382,14 +417,14 @@ class ODE(AbstractTrajectory):
             ok = ok & self.doses.ok
         if self.algebraic:
             ok = ok & self._hold(inputs, jax.lax.stop_gradient(initial))
-        # 3. Mask failed states before jumps and `observe`, so that a function that is singular
-        # there still has a finite gradient.
+        # 3. Replace failed states by ones before jumps and `observe`: these functions may be
+        # singular at a failed state, and their gradients must stay finite.
         states: Any = jax.tree.map(lambda y: jnp.where(ok, y, 1.0), found)
-        # 4. Jumps at the last time come after the last step, so they act here.
+        # 4. Jumps at the last time come after the last step, so they are applied here.
         if self._sudden:
             end = inputs.times[-1]
             last = jax.tree.map(lambda y: y[-1], states)
-            # Jumps at the start have acted already, however short the solve is.
+            # Jumps at the start were applied by `begin`, however short the solve is.
             begun = jnp.maximum(last_part(inputs), inputs.start)
             after = self._jumped(inputs, end, last, lambda times: (times > begun) & (times <= end))
             at_end = inputs.times == end
@@ -401,8 +436,19 @@ class ODE(AbstractTrajectory):
     def _solved(
         self, inputs: Inputs, start: Any, initial: dict[str, Any], saved: diffrax.SaveAt, event: Any
     ) -> Any:
-        """One Diffrax solve up to the last time."""
-        # Kinks of linear forcings only end a step; at breaks the solver starts anew.
+        """Run Diffrax once, up to the last time.
+
+        Args:
+            inputs: the times and forcings.
+            start: the start of this solve.
+            initial: the states at that start.
+            saved: the times at which Diffrax saves the states.
+            event: a `diffrax.Event` that ends the solve, or None.
+
+        Returns:
+            Diffrax's solution.
+        """
+        # Kinks of linear forcings only end a step; at breaks the solver restarts.
         kinks, breaks = self._discontinuities(inputs)
         controller: Any = RetryingController(diffrax.PIDController(rtol=self.rtol, atol=self.atol))
         if kinks is not None or breaks is not None:
@@ -426,11 +472,12 @@ class ODE(AbstractTrajectory):
 
     @property
     def _sudden(self) -> tuple[Any, ...]:
-        """Jumps and doses: all sudden changes at given times."""
+        """All sudden changes at given times: the jumps and the schedule of doses."""
         return (*self.jumps, self.doses) if isinstance(self.doses, AbstractSchedule) else self.jumps
 
     @property
     def _solver(self) -> diffrax.AbstractSolver:
+        """The solver, which is given the names of algebraic states if there are any."""
         return (
             dataclasses.replace(self.solver, algebraic=self.algebraic)
             if self.algebraic
@@ -440,14 +487,14 @@ class ODE(AbstractTrajectory):
     def predict(
         self, inputs: Inputs, states: dict[str, Any], ok: Any, steps: Any, **more: Any
     ) -> Prediction:
-        """Observed values of solved states.
+        """Return the prediction of this layer, given its states.
 
         Args:
-            inputs: start, times and forcings.
+            inputs: the start, times and forcings.
             states: the states at all times, `(time, …)` by name.
             ok: whether the solve succeeded.
-            steps: number of steps.
-            more: other fields of the prediction, such as its `constraint_residuals`.
+            steps: the number of steps of the solve.
+            more: other fields of the `Prediction`, such as `constraint_residuals`.
 
         Returns:
             The prediction.
@@ -464,7 +511,7 @@ class ODE(AbstractTrajectory):
 
     @property
     def _goes_on(self) -> bool:
-        # Jumps at the end would happen twice; sums, noise paths and splines need earlier values.
+        # A jump at the end would act twice. Sums, process noise and splines need earlier values.
         reaching = self.sums, self.means, self.jumps, self.doses, self.events, self.process_noise
         return not any(reaching) and "cubic" not in self.interpolation.values()
 
@@ -472,25 +519,46 @@ class ODE(AbstractTrajectory):
         return self._with(initial=dict(states))
 
     def rates_along(self, inputs: Inputs, times: Any, states: Values) -> dict[str, Any]:
-        """Rates of the vector field at some times and states, `(time, …)` by name."""
+        """Evaluate the rates at given times and states.
+
+        Args:
+            inputs: the start and the forcings.
+            times: the times, `(time,)`.
+            states: the states at these times, `(time, …)` by name.
+
+        Returns:
+            The rates, `(time, …)` by name, with process noise and infusions.
+        """
         return jax.vmap(rates_at(self._scheduled(inputs), inputs))(times, dict(states))
 
     def _jumped(self, inputs: Inputs, t: Any, y: dict[str, Any], due: Callable) -> dict[str, Any]:
-        """States after the jumps that are `due` at the start or end of a solve."""
+        """Apply jumps at the start or the end of a solve.
+
+        Args:
+            inputs: the times and forcings.
+            t: the start or the end.
+            y: the states before the jumps.
+            due: a function that takes times of jumps and flags those to apply.
+
+        Returns:
+            The states after the jumps.
+        """
         if not self._sudden:
             return y
         rates = self._rates(inputs, y)
         return jumped(self._sudden, due, t, y, self._forced(inputs), lambda t, y: rates(t, y, None))
 
     def _forced(self, inputs: Inputs) -> Forced:
+        """Return the forcings, with infusions, as a function of time."""
         given = self.doses if isinstance(self.doses, AbstractSchedule) else None
         return Forced({name: inputs.forcings[name] for name in self.forcings}, given)
 
     def _discontinuities(self, inputs: Inputs) -> tuple[Any, Any]:
-        """Times at which a step must end, and times at which the solver starts anew; none if empty.
+        """Return the times at which a step must end, and the times at which the solver restarts.
 
-        Forcings from one table share their times, so that `id` removes duplicates.
+        Each of the two is None if there are no such times.
         """
+        # Forcings from one table share their array of times, so that `id` removes duplicates.
         used = [inputs.forcings[name] for name in self.forcings]
         kinks = {id(f.times): f.times for f in used if isinstance(f, Linear)}.values()
         breaks = {id(f.times): f.times for f in used if isinstance(f, Step)}.values()
@@ -504,7 +572,7 @@ class ODE(AbstractTrajectory):
         )
 
     def _field(self, forced: Forced) -> Callable[[Any, dict[str, Any]], dict[str, Any]]:
-        """Rates as a function `(t, y)`: the vector field, process noise and infusions."""
+        """Return the rates as a function `(t, y)`: vector field, process noise and infusions."""
         field, noise = prepared(self.vector_field), self.process_noise
 
         def rates(t, y):
@@ -516,47 +584,54 @@ class ODE(AbstractTrajectory):
         return rates
 
     def _rates(self, inputs: Inputs, initial: dict[str, Any]) -> Callable:
-        """The vector field as Diffrax calls it."""
+        """Return the rates as a function `(t, y, args)`, as Diffrax calls it.
+
+        Args:
+            inputs: the start, times and forcings.
+            initial: states with finite rates at the start.
+        """
         rates = self._field(self._forced(inputs).up_to(last_part(inputs)))
         # Forward mode through an explicit solver is safe: rejected steps are not multiplied by 0.
         if isinstance(self.adjoint, diffrax.ForwardMode) and not isinstance(
             self.solver, diffrax.AbstractImplicitSolver
         ):
             return lambda t, y, args: rates(t, y)
-        # Where rates are not finite, the gradient is taken at the start of the solve.
+        # If rates are not finite, take their gradient at the start of the solve.
         known = _strong(jax.lax.stop_gradient((inputs.start, initial)))
         closed = eqx.filter_closure_convert(rates, *known)
         return lambda t, y, args: safe_rates(closed, *_strong((t, y)), known)
 
 
 def with_schedule(ode: ODE, schedule: AbstractSchedule, initial: dict[str, Any]) -> ODE:
-    """The equations with other initial states and with a schedule in place of all sudden changes.
+    """Return an ODE with other initial states and with a schedule as its only sudden changes.
 
     Args:
-        ode: the equations.
+        ode: the ODE.
         schedule: doses with known times and amounts.
-        initial: the states at the start.
+        initial: the states at the start, by name.
 
     Returns:
-        an ODE without other doses, jumps, events or process noise.
+        The ODE without other doses, jumps, events or process noise.
     """
     bare = dataclasses.replace(ode, doses=None, jumps=(), events=(), process_noise=None)
     return bare._with(doses=schedule, initial=initial)
 
 
 def rates_at(ode: ODE, inputs: Inputs) -> Callable[[Any, dict[str, Any]], dict[str, Any]]:
-    """The vector field with the infusions, as a function of time and states.
+    """Return the rates of an ODE as a function of time and states.
+
+    The rates include process noise and infusions.
 
     Args:
-        ode: the equations.
-        inputs: start, times and forcings.
+        ode: the ODE.
+        inputs: the start, times and forcings.
 
     Returns:
-        a function `(t, y)` that returns the rates of the states by name.
+        A function `(t, y)` that returns the rates by state.
     """
     return ode._field(ode._forced(inputs))
 
 
 def _strong(tree: Any) -> Any:
-    """Arrays without JAX's weak types, which a converted closure does not accept."""
+    """Convert numbers to arrays without JAX's weak types, which a converted closure refuses."""
     return jax.tree.map(lambda x: jnp.asarray(x, jnp.result_type(x)), tree)

@@ -1,4 +1,4 @@
-"""`phase`: the elapsed share of a year, week or day, for use in equations."""
+"""`phase`: the elapsed share of the year, week or day, for use in equations."""
 
 from typing import Any
 
@@ -17,23 +17,23 @@ _THURSDAY = 3  # days from Monday to the first day of 1970
 
 
 def phase(t: Any, of: str, units: str = "") -> Float[Array, "..."]:
-    r"""Elapsed share of the year, the week or the day at a time, from 0 to 1.
+    r"""Return the elapsed share of the year, the week or the day at a time, from 0 to 1.
 
-    A seasonal rate is `jnp.cos(2 * jnp.pi * (bd.layers.phase(t, "year") - peak))`, a curve that is
-    known over a year `jnp.interp(bd.layers.phase(t, "year"), share, values, period=1.0)`.
-    `bd.Basis` takes it as an input like any other.
+    For example, `jnp.cos(2 * jnp.pi * (bd.layers.phase(t, "year") - peak))` is a seasonal rate.
+    `jnp.interp(bd.layers.phase(t, "year"), share, values, period=1.0)` interpolates a curve that
+    is known over a year.
 
     Args:
-        t: time, as the equation gets it for data with dates.
-        of: "year" (from 1 January, leap years as they are), "week" (from Monday) or "day".
-        units: the units of `t` as stated by the layer, such as "h since 2001-01-01"; days since
-            1970 unless given.
+        t: the time, as an equation gets it for data with dates.
+        of: "year" (from 1 January, with leap years), "week" (from Monday) or "day".
+        units: the units of `t`, as the layer states them, such as "h since 2001-01-01". By default
+            days since 1970.
 
     Returns:
         The share, with the shape of `t`.
 
     Raises:
-        ModelError: for another cycle, or what is no unit of time since a date.
+        ModelError: if `of` is another word, or `units` is no unit of time since a date.
     """
     origin = as_date(counted_in(units).partition(SINCE)[2])
     before = (origin - np.datetime64("1970-01-01", "us")) / np.timedelta64(_DAY, "s")
@@ -59,6 +59,6 @@ def phase(t: Any, of: str, units: str = "") -> Float[Array, "..."]:
 
 
 def _first_day(year: Any) -> Any:
-    """Days from 1970 to 1 January of a year."""
+    """Return the number of days from 1 January 1970 to 1 January of a year."""
     before = year - 1
     return 365 * (year - 1970) + (before // 4 - before // 100 + before // 400) - 477

@@ -1,4 +1,4 @@
-"""`ProcessNoise`: noise on the states of an ODE, whose errors accumulate with time."""
+"""`ProcessNoise`: noise on the states of an ODE, for model errors that accumulate with time."""
 
 import math
 from collections.abc import Mapping
@@ -18,31 +18,35 @@ from ._times import ROUNDING, checked_grid, known
 
 
 class ProcessNoise(AbstractLinear):
-    r"""Process noise on states, with an unknown path: model errors that grow with the horizon.
+    r"""Process noise on states of an ODE: random rates, for model errors that accumulate.
 
-    $\dot y = f(t, y, u) + \sigma z_k / \sqrt h, \quad z_k \sim N(0, 1)$ in the k-th of the steps of
-    length h, or $f + \sigma y z_k / \sqrt h$ if `relative`
+    $\dot y = f(t, y, u) + \sigma z_k / \sqrt h, \quad z_k \sim N(0, 1)$, or
+    $\dot y = f(t, y, u) + \sigma y z_k / \sqrt h$ if `relative`
 
-    The added rate is constant within a step. At the ends of steps the noise is a Brownian motion,
-    so a step as long as the time between data is fine enough, unless the equation is faster.
-    `relative` noise is a Brownian motion of the logarithm (in Stratonovich's sense), so a positive
-    state stays positive. The increments $z_k$ are inferred. Increments after the data keep their
-    prior, so that a forecast widens. Members of a population share the noise. Steady states of
-    doses ignore the noise.
+    Time is divided into steps of equal length h, and $z_k$ is the random increment of step k; f is
+    the vector field. The added rate is constant within a step. At the ends of steps the summed
+    noise is a Brownian motion. A step as long as the time between data is short enough, unless the
+    states change faster. With `relative`, the logarithm of the state follows a Brownian motion (in
+    Stratonovich's sense), so a positive state stays positive.
+
+    The increments are inferred. Increments after the data keep their prior, so that a forecast
+    becomes wider with time. All members of a population share the same noise. Steady states of
+    doses are computed without it.
 
     Args:
-        scale: σ of each noisy state by name: numbers or random leaves such as
-            `dist.HalfNormal(0.1)`, in units of the state per square root of time, or per square
-            root of time if `relative`.
-        grid: (start, end, steps) of the steps, evenly spaced, numbers in the units of time of the
-            data; for dates the layer's units, days since 1970 by default. **It must
-            cover the times of forecasts too**: a time beyond it is refused, or fails where a layer
-            finds it out on its way.
-        relative: whether noise is in proportion to the state.
-        path: the increments of each state, `(steps, …)`, random leaves Normal(0, 1) unless given.
+        scale: σ of each noisy state by name: numbers, or random leaves such as
+            `dist.HalfNormal(0.1)`. Its unit is that of the state per square root of time; if
+            `relative`, one per square root of time.
+        grid: (start, end, number of steps) of the evenly spaced steps. Start and end are numbers in
+            the units of time of the layer, for dates by default days since 1970. **The grid must
+            cover the times of forecasts too.** A known time beyond it is refused; for a time that
+            JAX traces, the prediction has `ok=False`.
+        relative: whether the noise is proportional to the state.
+        path: the increments of each state by name, `(steps,)`. By default random leaves N(0, 1).
 
     Raises:
-        ModelError: for no state, a bad grid, or a scale that may be negative.
+        ModelError: if there is no state, the grid or the path is invalid, or a scale may be
+            negative.
 
     Source: Särkkä & Solin (2019), Applied Stochastic Differential Equations, 3.4; Wong & Zakai
     (1965).
@@ -88,13 +92,13 @@ class ProcessNoise(AbstractLinear):
             )
 
     def check_states(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
-        """Check that the noise is on scalar states.
+        """Check that each noisy state exists and is a scalar.
 
         Args:
-            shapes: the shapes of the states, by name.
+            shapes: the shape of each state of the layer, by name.
 
         Raises:
-            ModelError: for an unknown state, or one that is an array.
+            ModelError: if a noisy state is unknown, or is an array.
         """
         for name in self.scale:
             if name not in shapes:
@@ -108,13 +112,13 @@ class ProcessNoise(AbstractLinear):
                 )
 
     def refuse_times(self, times: Float[np.ndarray, " time"]) -> None:
-        """Refuse data beyond the grid.
+        """Refuse data after the end of the grid.
 
         Args:
             times: the times of the data, in increasing order.
 
         Raises:
-            DataError: if the last time lies beyond the grid.
+            DataError: if the last time lies after the end of the grid.
         """
         last = self.grid[1]
         if times[-1] > last + ROUNDING * self.step:
@@ -127,15 +131,16 @@ class ProcessNoise(AbstractLinear):
 
         Args:
             start: the start of the solve.
-            times: all its times, in increasing order. (The last one alone would already be traced.)
+            times: all its times, in increasing order. (Under `jit`, a single element of a known
+                array would be traced.)
 
         Returns:
-            A flag, for times that are traced.
+            Whether start and times lie inside the grid.
 
         Raises:
-            DataError: if times are known and lie outside the grid.
+            DataError: if the start or a time is outside the grid and JAX does not trace it.
         """
-        # 1. Refuse what is known now; 2. return a flag for what is traced.
+        # 1. Refuse known times outside the grid; 2. return a flag for traced times.
         first, last, _ = self.grid
         slack = ROUNDING * self.step
         until = known(times)
@@ -151,28 +156,28 @@ class ProcessNoise(AbstractLinear):
 
     @property
     def step(self) -> float:
-        """Length h of a step of the grid."""
+        """The length h of a step of the grid."""
         start, end, steps = self.grid
         return (end - start) / steps
 
     @property
     def edges(self) -> Float[Array, " edge"]:
-        """Times between two steps of the grid."""
+        """The times between two steps of the grid, without its start and end."""
         begin, end, steps = self.grid
         return jnp.linspace(begin, end, steps + 1)[1:-1]
 
     def added(self, t: Any, y: Values) -> dict[str, Any]:
-        """Added rates of states: σ z_k / √h, times the state if `relative`.
+        """Return the rates that the noise adds: σ z_k / √h, times the state if `relative`.
 
         Args:
-            t: the time.
+            t: the time, which selects the step k.
             y: the states, by name.
 
         Returns:
-            The rates by state.
+            The added rates by noisy state.
         """
-        # Search in the very edges at which the solver starts anew: a quotient could round to the
-        # other side of one.
+        # Find the step by the same edges at which the solver restarts. Dividing by the step length
+        # could round to the other side of an edge.
         now = jnp.searchsorted(self.edges, t, side="right")
         root = math.sqrt(self.step)
         kicks = {
@@ -198,4 +203,5 @@ class ProcessNoise(AbstractLinear):
 
 
 def _increments(steps: int) -> dist.Distribution:
+    """Return the prior of the increments of one state: independent N(0, 1)."""
     return dist.Normal(0.0, 1.0).expand((steps,)).to_event(1)

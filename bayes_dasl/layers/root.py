@@ -18,22 +18,28 @@ from ..errors import ModelError
 type Flat = Float[Array, " unknown"]
 type System = Callable[[Flat], Flat]
 
-# Newton's step is not damped below this factor.
+# Smallest damping factor of Newton's step.
 _SHORTEST = 2.0**-20
-# In units of machine epsilon: the smallest meaningful correction, and the inverse of the worst
-# condition number (after scaling) at which equations still determine their unknowns.
+# In units of machine epsilon: the smallest meaningful relative correction, and the inverse of the
+# largest condition number (after scaling) at which equations still determine their unknowns.
 _ROUNDING, _WORST_CONDITION = 10.0, 1e3
 
 
 class DampedNewton(optx.AbstractRootFinder):
-    r"""Damped Newton method, whose steps are halved until the next correction is shorter.
+    r"""A damped Newton method: it halves a step until the next correction would be shorter.
 
     $y \leftarrow y - \lambda J(y)^{-1} f(y)$ with $\lambda \in \{1, \tfrac12, \tfrac14, \dots\}$
 
-    It ends when the correction, in the units of the unknowns, is below `atol + rtol * abs(y)`. So
-    the scale of the equations does not matter. Convergence is quadratic, so the root is far more
-    exact than the tolerance. The method fails if no step is short enough, the Jacobian is singular,
-    or numbers are not finite. Its linear algebra is dense.
+    y are the unknowns, f the residuals of the equations, J their Jacobian and λ the damping. The
+    search ends when the correction $J^{-1} f$ is below `atol + rtol * abs(y)`, so the scale of the
+    equations does not matter. Convergence is quadratic, so the root is far more exact than the
+    tolerance. The search fails if even the smallest λ is too large, if the Jacobian is singular, or
+    if numbers are not finite. The linear algebra is dense.
+
+    Args:
+        rtol: the relative tolerance.
+        atol: the absolute tolerance, in the units of the unknowns.
+        norm: the norm of a correction in units of the tolerance.
 
     Source: Deuflhard (2011), Newton Methods for Nonlinear Problems, section 3.3.
     """
@@ -77,10 +83,18 @@ class DampedNewton(optx.AbstractRootFinder):
 def search(
     system: System, guess: Flat, rtol: float, atol: float, max_steps: int
 ) -> tuple[Flat, Bool[Array, ""], Int[Array, ""]]:
-    """Search a root near a guess, without a gradient.
+    """Search a root near a guess by `DampedNewton`, without a gradient.
+
+    Args:
+        system: a function of the vector of unknowns that returns as many residuals.
+        guess: the start of the search, `(unknown,)`.
+        rtol: the relative tolerance.
+        atol: the absolute tolerance.
+        max_steps: the largest number of steps.
 
     Returns:
-        The root (the guess if none was found), whether it is one, and the number of steps.
+        The root, or the guess if no root was found; whether a root was found; and the number of
+        steps.
     """
     closed, guess = frozen((eqx.filter_closure_convert(system, guess), guess))
     solver = DampedNewton(rtol, atol)
@@ -93,8 +107,8 @@ def search(
 
 
 def _determined(jacobian: Float[Array, "equation unknown"]) -> Bool[Array, ""]:
-    """Whether the Jacobian is regular, whatever the scale of equations and unknowns."""
-    # Scale rows, then columns, by their largest entry, before the condition number is judged.
+    """Whether a Jacobian is regular, independently of the scale of equations and unknowns."""
+    # Divide rows, then columns, by their largest entry, before computing the condition number.
     scaled = jacobian / jnp.max(jnp.abs(jacobian), axis=1, keepdims=True)
     scaled = scaled / jnp.max(jnp.abs(scaled), axis=0, keepdims=True)
     norm = lambda matrix: jnp.max(jnp.sum(jnp.abs(matrix), axis=0))  # noqa: E731
@@ -106,7 +120,14 @@ def _determined(jacobian: Float[Array, "equation unknown"]) -> Bool[Array, ""]:
 def iterate(
     system: System, guess: Flat, rtol: float, atol: float, max_steps: int
 ) -> tuple[Flat, Bool[Array, ""], Int[Array, ""]]:
-    """Fixed-point iteration, without a gradient.
+    """Iterate a function to its fixed point, without a gradient.
+
+    Args:
+        system: a function of the vector of unknowns that returns the next iterate.
+        guess: the first iterate, `(unknown,)`.
+        rtol: the relative tolerance.
+        atol: the absolute tolerance.
+        max_steps: the largest number of steps.
 
     Returns:
         The last iterate, whether the iteration converged, and the number of steps.
@@ -120,12 +141,22 @@ def iterate(
 
 
 def differentiable(system: System, root: Flat) -> Flat:
-    """A root found by `search`, with its derivatives in all values that the system closes over."""
+    """Attach derivatives to a root by the implicit-function theorem.
+
+    Args:
+        system: the function of which `root` is a root. The derivatives are with respect to the
+            arrays that the function captures.
+        root: the root, from `search`.
+
+    Returns:
+        The same root, now differentiable.
+    """
     return _implicit(eqx.filter_closure_convert(system, root), lax.stop_gradient(root))
 
 
 @eqx.filter_custom_jvp
 def _implicit(closed: Any, root: Any) -> Any:
+    """Return a root of the system `closed`; its derivative is defined by `_implicit_jvp`."""
     return root
 
 
@@ -148,26 +179,27 @@ def find_root(
     atol: float = 1e-12,
     max_steps: int = 64,
 ) -> Any:
-    """Solve equations inside a function of a model, such as an equilibrium or an inverse.
+    """Solve equations inside a function of a model, for example for an equilibrium.
 
     The method is a damped Newton iteration. Derivatives follow from the implicit-function theorem.
-    If no root is found the unknowns are NaN: a solver then tries a shorter step, and a layer is not
-    `ok`.
+    If no root is found, the unknowns are NaN. Inside an ODE the solver then tries a shorter step;
+    otherwise the prediction has `ok=False`.
 
     Args:
-        equations: a function of the unknowns that returns as many residuals.
-        guess: the start of the search: a number, an array or a dict of them. It has no gradient.
-        rtol: relative tolerance of the root.
-        atol: absolute tolerance, in the units of the unknowns.
-        max_steps: the most steps.
+        equations: a function of the unknowns that returns as many residuals as there are unknowns.
+        guess: the start of the search: a number, an array, or a dict of numbers and arrays. No
+            gradient flows through it.
+        rtol: the relative tolerance of the root.
+        atol: the absolute tolerance, in the units of the unknowns.
+        max_steps: the largest number of steps.
 
     Returns:
-        The root, in the form of the guess; NaN if none is found.
+        The root, with the structure of the guess; NaN if no root is found.
 
     Shapes: the residuals have the shapes of the guess.
 
     Raises:
-        ModelError: if the equations return another number of values.
+        ModelError: if the numbers of residuals and unknowns differ.
     """
     flat, unravel = ravel_pytree(jax.tree.map(lambda x: jnp.asarray(x, float), guess))
 

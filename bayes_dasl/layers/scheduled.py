@@ -1,4 +1,4 @@
-"""Interfaces of scheduled inputs of an ODE, such as doses."""
+"""Interfaces of inputs at given times into the states of an ODE, such as doses."""
 
 from abc import abstractmethod
 from collections.abc import Mapping
@@ -12,42 +12,63 @@ from ..random import Module, Values
 
 
 class AbstractSchedule(Module):
-    """Inputs of one solve with known times and amounts: jumps of states, and added rates."""
+    """The inputs of one solve, with known times and amounts.
+
+    An input changes states suddenly, as a bolus, or adds to their rates, as an infusion. The field
+    `ok` says whether all times and amounts could be computed.
+    """
 
     ok: eqx.AbstractVar[Any]
-    """Whether all times and amounts could be computed."""
 
     @property
     @abstractmethod
     def times(self) -> Float[Array, " changes"]:
-        """Return the times of sudden changes."""
+        """The times of sudden changes."""
 
     @abstractmethod
     def __call__(
         self, acting: Bool[Array, " changes"], t: Any, y: Values, u: Values
     ) -> dict[str, Any]:
-        """States after the changes that are `acting`."""
+        """Return the states after some of the sudden changes.
+
+        Args:
+            acting: for each of `times`, whether its change takes place now.
+            t: the present time.
+            y: the states before the changes, by name.
+            u: the forcings by name.
+        """
 
     @abstractmethod
     def rates(self, t: Any, last: Any) -> dict[str, Any]:
-        """Added rates of states at a time, constant after the time `last`."""
+        """Return the rates that inputs add to states at a time, by state.
+
+        Args:
+            t: the time.
+            last: the time after which the rates stay constant.
+        """
 
 
 class AbstractScheduled(Module):
-    """Inputs with unknown times or amounts, from which each solve makes a schedule."""
+    """Inputs whose times or amounts may depend on parameters; each solve computes its schedule.
+
+    Fields: `members`, the names of the members of the population that get the inputs, empty if all
+    get the same. `start`, the first time of the inputs, in the units of time of the layer.
+    `has_a_time`, the name of the inputs in messages.
+    """
 
     members: eqx.AbstractVar[tuple[float | str, ...]]
-    """The members of a population that they belong to; empty if they apply to any member."""
     start: eqx.AbstractVar[float]
-    """Their first time, in the units of time of the layer."""
     has_a_time: eqx.AbstractClassVar[str]
 
     @abstractmethod
     def check_states(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
         """Refuse inputs into an unknown state.
 
+        Args:
+            shapes: the shape of each state, by name.
+
         Raises:
-            ModelError: for a state that `shapes` does not name.
+            ModelError: if an input changes a state that `shapes` does not name.
         """
 
     @abstractmethod
@@ -55,9 +76,14 @@ class AbstractScheduled(Module):
         """Refuse inputs before the start of a solve.
 
         Raises:
-            ModelError: if an input is known to come before the start.
+            ModelError: if the known time of an input lies before the start.
         """
 
     @abstractmethod
     def schedule(self, ode: Any, inputs: Inputs) -> AbstractSchedule:
-        """The schedule of one solve of an ODE."""
+        """Return the schedule of one solve.
+
+        Args:
+            ode: the ODE, with numbers in place of random leaves.
+            inputs: the start, times and forcings of the solve.
+        """

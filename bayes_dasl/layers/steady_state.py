@@ -22,47 +22,50 @@ from .implicit import matching
 from .layer import AbstractLayer, Prediction, predict_rows
 from .root import differentiable, search
 
-# Tolerance of the transient, whose end Newton's method makes exact.
+# Relative tolerance of the transient; Newton's method then makes the equilibrium exact.
 _ON_THE_WAY = 1e-4
 _NEWTON_STEPS = 32
 
 
 class SteadyState(AbstractLayer):
-    r"""The equilibrium, where all rates vanish, for each row of the data.
+    r"""The equilibrium of a dynamical system, where all rates are zero, for each row of the data.
 
-    $f(t_i, y_i, u_i) = 0$, where $\dot y = f(t_i, y, u_i)$ leads from `guess`
+    $f(t_i, y_i, u_i) = 0$, and the solution of $\dot y = f(t_i, y, u_i)$ tends to $y_i$ from
+    `guess`
 
-    The system is solved from `guess` until Newton's correction is small, and Newton's method then
-    makes the state exact. The equilibrium is therefore an attracting one (unless the guess is
-    within `atol` of another). Where there are several, the guess selects one. Derivatives follow
-    from the implicit-function theorem.
+    At row i, $t_i$ is the index, $u_i$ are the forcings, and $y_i$ is the equilibrium; f is the
+    `vector_field`. The ODE is solved from `guess` until Newton's correction is small. Newton's
+    method then makes the equilibrium exact. The equilibrium is therefore an attracting one, unless
+    the guess is nearly an equilibrium already. If there are several, the guess selects one.
+    Derivatives follow from the implicit-function theorem.
 
-    A row that does not come to rest within `max_steps` steps, because it oscillates or grows
-    without bound, gives `ok=False`, not an exception. So does a row whose rates do not determine
-    all states, as in a closed system: leave out a state that follows from a conserved total.
+    If the states at any row oscillate or grow without bound, they reach no equilibrium within
+    `max_steps` steps. The prediction then has `ok=False`; there is no exception. The same holds if
+    the rates do not determine all states, as in a closed system. In that case leave out a state
+    that follows from a conserved total.
 
     Args:
-        vector_field: a function `(t, y, u)` of the value of the index at one row, a dict of states
-            and a dict of the forcings at that row, both fixed. It returns a dict with the rate of
-            every state.
-        guess: a dict of numbers, one for each state, in its units: where the system is followed
-            from.
-        observe: a function `(t, y, u)` that turns states into a dict of the values that are
-            predicted; without it the states themselves are.
-        forcings: the data variables that the equation reads: a name, or several.
-        units: the units of states, forcings and observed values, by name: data in others are
-            converted, or refused.
-        index: the coordinate that the data run along.
-        rtol: the size of Newton's last correction, relative to the states.
+        vector_field: a function `(t, y, u)` of the index at one row, a dict of states and a dict of
+            the forcings at that row. The index and the forcings stay constant during the solve. It
+            returns a dict with the rate of every state.
+        guess: a dict with the start of the solve: one number for each state, in its units.
+        observe: a function `(t, y, u)` of the equilibrium that returns a dict of predicted values.
+            Without it the states are predicted.
+        forcings: the data variables that the equation reads: one name, or a tuple of names.
+        units: the units of states, forcings and observed values, by name. Data in other units of
+            the same dimension are converted; data of another dimension are refused.
+        index: the name of the coordinate along which the rows lie.
+        rtol: the relative tolerance: the search ends when Newton's correction is below
+            `atol + rtol * abs(y)`.
         atol: the absolute tolerance, in the units of the states, the same for all.
-        max_steps: the most steps of the way to rest, for each row.
+        max_steps: the largest number of solver steps towards the equilibrium, for each row.
 
     Shapes: states are numbers, or arrays if `observe` reduces them to numbers; predictions are
     `(row,)`.
 
     Raises:
-        ModelError: for a guess that is no dict of numbers, or bad tolerances; when called, for
-            rates of other names or shapes than those of the states.
+        ModelError: if the guess is no dict of numbers, or a tolerance is invalid. When called, if
+            names or shapes of the rates differ from those of the states.
     """
 
     in_a_function: ClassVar[str] = "; inside of a function call bd.layers.find_root(rates, guess)"
@@ -107,11 +110,12 @@ class SteadyState(AbstractLayer):
 
     @property
     def states(self) -> int:
-        """Number of state variables."""
+        """The number of state variables; each element of an array counts."""
         return sum(value.size for value in self._begin.values())
 
     @property
     def _begin(self) -> dict[str, Any]:
+        """The guess as arrays by name."""
         return {name: jnp.asarray(value, float) for name, value in self.guess.items()}
 
     def __call__(self, inputs: Inputs) -> Prediction:
@@ -133,7 +137,7 @@ class SteadyState(AbstractLayer):
 
             return flat
 
-        # Follow the system to rest without a gradient, then attach derivatives.
+        # Solve for the equilibrium without a gradient, then attach derivatives.
         roots, ok, steps = jax.vmap(lambda t, u: self._follow(rates(t, u), start))(inputs.times, u)
 
         def values(times):
@@ -145,7 +149,15 @@ class SteadyState(AbstractLayer):
         return predict_rows(values, inputs.times, jnp.all(ok), {"steps": jnp.max(steps)})
 
     def _follow(self, rates: Callable, start: Any) -> tuple[Any, Any, Any]:
-        """Equilibrium from a guess, whether it was found, and the steps; without a gradient."""
+        """Solve for the equilibrium of one row, without a gradient.
+
+        Args:
+            rates: the rates as a function of the vector of states.
+            start: the guess as a vector.
+
+        Returns:
+            The equilibrium as a vector, whether it was found, and the number of steps.
+        """
         # 1. Solve the transient until the Newton correction J⁻¹ f is small.
         closed = frozen(eqx.filter_closure_convert(rates, start))
 

@@ -1,4 +1,4 @@
-"""A layer and observation noise, together a NumPyro model, and what is refused before a fit."""
+"""`Model`, which joins a layer and observation noise, and the checks of a model before a fit."""
 
 from .checks import (
     check_data as check_data,

@@ -26,7 +26,7 @@ from .model import Model, Observed
 # A number is a fill value if it is at least 1e15 and 1e8 times the next smaller one.
 _FILLING = 1e15
 _BEYOND = 1e8
-# Above it float64 skips whole numbers.
+# Above this number float64 cannot represent every whole number.
 _COUNTED = 2.0**53
 
 
@@ -35,14 +35,14 @@ def check_data(model: Model, data: xr.Dataset) -> Observed:
 
     Args:
         model: the model.
-        data: the data of a fit.
+        data: the training data.
 
     Returns:
-        The data of each observable, NaN where missing.
+        The data of each observable, `(time, …)` in the units of the model, NaN where missing.
 
     Raises:
         DataError: if a variable is missing, or its values are impossible or probably wrong.
-        ModelError: if the model has no random leaf, a name that is taken, or a wrong shape.
+        ModelError: if the model has no random leaf, a name that results need, or a wrong shape.
     """
     if not isinstance(model, Model):
         raise ModelError(f"model must be a bd.Model, not {type(model).__name__}")
@@ -96,11 +96,15 @@ def check_data(model: Model, data: xr.Dataset) -> Observed:
 
 
 def check_times(model: Model, data: xr.Dataset) -> None:
-    """Refuse times that a layer does not cover, or that lie between its steps.
+    """Refuse times that a layer cannot predict, such as times between the steps of a `Difference`.
+
+    Args:
+        model: the model.
+        data: a dataset with the index of the model.
 
     Raises:
-        DataError: if a layer does not cover a time.
-        ModelError: if the layer states no unit for dates.
+        DataError: if a part of the layer cannot predict at a time.
+        ModelError: if the data have dates and the layer states no unit of time.
     """
     times = checked_times(model.in_numbers(data), model.index)
     for part in jax.tree.leaves(model.layer, is_leaf=_looks_at_times):
@@ -109,12 +113,12 @@ def check_times(model: Model, data: xr.Dataset) -> None:
 
 
 def _looks_at_times(node: object) -> bool:
-    """Whether a layer checks itself which times it covers."""
+    """Whether a part of a layer has a check of times of its own, `refuse_times`."""
     return hasattr(node, "refuse_times")
 
 
 def _refuse_names_of_results(model: Model) -> None:
-    """Raise ModelError if one of several observables has a name that results need."""
+    """Raise ModelError if one of several observables has a name that is used in results."""
     names = model.observables
     taken = {JOINT, DATUM, *(f"{n}_{beside}" for n in names for beside in (DATUM, *model.dims(n)))}
     for name in names if len(names) > 1 else ():
@@ -126,7 +130,10 @@ def _refuse_names_of_results(model: Model) -> None:
 
 
 def _refuse_unknown_units(model: Model) -> None:
-    """Raise ModelError if a layer states units of a name that it does not have."""
+    """Raise ModelError if a layer states units of a name that is unknown to it.
+
+    Known names are its states, outputs, forcings, axes and index, and variables that noise reads.
+    """
     for layer, outputs in _layers_with_states(model.layer):
         axes = getattr(layer, "axes", ())
         read = (*layer.forcings, *axes, *model.reader.variables, layer.index)
@@ -143,8 +150,13 @@ def _refuse_unknown_units(model: Model) -> None:
 def _layers_with_states(
     node: Any, outputs: tuple[str, ...] = ()
 ) -> Iterator[tuple[Any, tuple[str, ...]]]:
-    """Yield all layers with initial states, at any depth, each with its outputs."""
-    # A population answers for the outputs of the layer inside it.
+    """Yield all layers with initial states at any depth of a tree, each with its outputs.
+
+    Args:
+        node: a layer, or any node of a tree.
+        outputs: the outputs of an enclosing population; empty if there is none.
+    """
+    # The layer inside a population cannot name its outputs, so take those of the population.
     if isinstance(node, AbstractPopulation):
         outputs = node.outputs
     if isinstance(node, AbstractLayer) and isinstance(getattr(node, "initial", None), Mapping):
@@ -156,7 +168,7 @@ def _layers_with_states(
 
 
 def _refuse_fill_value(model: Model, data: xr.Dataset, name: str) -> None:
-    """Raise DataError for a number that is so large that it must mean "missing"."""
+    """Raise DataError if a variable holds a number so large that it must mean "missing"."""
     role = "observable" if name in model.observables else "forcing"
     sizes = np.abs(np.asarray(data[name].values, float))
     once = np.unique(sizes[np.isfinite(sizes)])
@@ -173,7 +185,7 @@ def _refuse_fill_value(model: Model, data: xr.Dataset, name: str) -> None:
 
 
 def _refuse_inexact_counts(model: Model, data: xr.Dataset, name: str) -> None:
-    """Raise DataError for counts so large that float64 skips whole numbers."""
+    """Raise DataError if counts are so large that float64 cannot represent them exactly."""
     if not getattr(model.noise_of(name).support, "is_discrete", False):
         return
     largest = float(np.nanmax(data[name].values))
@@ -192,7 +204,15 @@ def _refuse_ruled_out(
     times: np.ndarray,
     inputs: Inputs,
 ) -> None:
-    """Raise DataError for a datum outside the support of its noise."""
+    """Raise DataError if a datum lies outside the support of its noise.
+
+    Args:
+        model: the model.
+        name: the observable.
+        values: its data, NaN where missing.
+        times: the index, for the error message.
+        inputs: the inputs of the data, with the variables that the noise reads.
+    """
     noise = model.reader.filled(name, inputs)
     outside, possible = noise.ruled_out(values)
     if not outside.any():
@@ -201,7 +221,7 @@ def _refuse_ruled_out(
     shown = f"{values[where]:g}"
     rounded = values.copy()
     rounded[where] = float(shown)
-    # 5.000000001 is no count, but would be shown as 5, which is one.
+    # 5.000000001 is no count. Rounded to 5 it would be one, so show all digits.
     if not noise.ruled_out(rounded)[0][where]:
         shown = repr(float(values[where]))
     raise DataError(
@@ -211,7 +231,12 @@ def _refuse_ruled_out(
 
 
 def _refuse_incomplete(found: dist.Distribution, what: str) -> None:
-    """Raise ModelError if a distribution lacks a method that a fit or its results need."""
+    """Raise ModelError if a distribution lacks a method that a fit or its results need.
+
+    Args:
+        found: the distribution.
+        what: its name for the error message.
+    """
     asked = {
         "mean": lambda: found.mean,
         "variance": lambda: found.variance,
@@ -228,8 +253,13 @@ def _refuse_incomplete(found: dist.Distribution, what: str) -> None:
 
 
 def _instead_of_a_layer(model: Model, error: Exception) -> str:
-    """Return a hint if an equation calls a layer; empty otherwise."""
-    # Collect layers at any depth: `held.append` returns None, so that traversal goes on.
+    """Return a hint for the error message if an equation calls a layer; else an empty string.
+
+    Args:
+        model: the model.
+        error: the error that the equations raised.
+    """
+    # Collect layers at any depth: `held.append` returns None, so that the traversal continues.
     held: list[AbstractLayer] = []
     jax.tree.leaves(model.layer, is_leaf=lambda node: is_layer(node) and bool(held.append(node)))
     called = [
@@ -245,7 +275,7 @@ def _instead_of_a_layer(model: Model, error: Exception) -> str:
 
 
 def _mistake(error: Exception) -> str:
-    """Return a hint about a frequent mistake in equations; empty otherwise."""
+    """Return a hint if an error points to a frequent mistake in equations; else an empty string."""
     if isinstance(error, KeyError):
         return (
             ": if equations look that up among states or forcings, it is none: give a state its "
@@ -266,10 +296,10 @@ def check_shapes(model: Model, inputs: Inputs) -> None:
 
     Args:
         model: the model.
-        inputs: its inputs.
+        inputs: its inputs for a dataset.
 
     Raises:
-        ModelError: if the model cannot be evaluated, or an observable has a wrong shape; the
+        ModelError: if the model cannot be evaluated, or an observable has a wrong shape. The
             message names the random leaves that are arrays.
     """
     leaves = paths(model)
@@ -325,5 +355,5 @@ def check_shapes(model: Model, inputs: Inputs) -> None:
 
 
 def is_series(model: Model, data: xr.Dataset) -> bool:
-    """Return whether rows are ordered in time, so that later ones are the future."""
+    """Whether the rows of the data are ordered in time, so that later rows are the future."""
     return begins(model.layer) or model.index == "time" or are_dates(data[model.index])

@@ -1,4 +1,4 @@
-"""`posterior_fingerprint`: equal for two models and data with the same posterior."""
+"""`posterior_fingerprint`: a hash that is equal for models and data with the same posterior."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -17,17 +17,19 @@ from ..random import paths
 def posterior_fingerprint(
     model: Any, inputs: Inputs, observed: Mapping[str, Float[Array, "time ..."]]
 ) -> str:
-    """Return the SHA-256 of the traced log density and the supports of all random leaves.
+    """Return the SHA-256 hash of the log posterior density of a model and its data.
 
-    It changes with any equation, prior, noise, known number, solver setting or datum.
+    JAX traces the log density, and the hash is that of the traced program and of the supports of
+    all random leaves. It changes with any equation, prior, noise, known number, solver setting or
+    datum.
 
     Args:
         model: the model.
-        inputs: its inputs.
-        observed: the data of each observable.
+        inputs: its inputs for the data.
+        observed: the data of each observable, `(time, …)`, NaN where missing.
 
     Returns:
-        The hash as text.
+        The hash as 64 hexadecimal digits.
 
     Raises:
         UnreadableError: if the model calls Python with an object that cannot be read.

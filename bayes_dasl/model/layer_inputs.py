@@ -1,4 +1,4 @@
-"""`inputs`: times, forcings and places of a dataset, for a layer or for functions alone."""
+"""`inputs`: the times, forcings and coordinates of a dataset, for a call of a layer."""
 
 import dataclasses
 from collections.abc import Iterable, Mapping
@@ -27,33 +27,34 @@ def inputs(
     members: str | None = None,
     units: str = "",
 ) -> Inputs:
-    """Return the times and forcings of a dataset, with which a layer is called.
+    """Return the inputs for a call of a layer: the times and forcings of a dataset.
 
     `layer(bd.inputs(data, layer))` is the prediction of a layer without random leaves. For a model
     with priors, a posterior or noise, see `bd.simulate`.
 
+    With `layer`, all settings but the start are those of the layer. The arguments after `start` are
+    only for inputs without a layer. A layer whose settings differ from these refuses the inputs.
+
     Args:
-        data: a dataset whose index never falls; rows with the same index are replicates.
-        layer: the layer to call, which knows its start, forcings, interpolation, index, places and
-            members. Without it, defaults are assumed; a layer with other settings refuses such
-            inputs.
-        start: the time of the initial state, a number or a date. The default is that of the layer,
-            else the first time of the data.
-        forcings: without a layer, the variables that drive the model. By default all complete
-            numeric variables along the index alone that are equal in replicates.
-        interpolation: without a layer, "step" or "cubic" by forcing; the default is "linear".
-        index: without a layer, the coordinate along which rows lie.
-        places: without a layer, the other coordinates that the model reads.
-        members: without a layer, the dimension of a population, along which forcings may differ.
-        units: without a layer, the unit in which dates are counted: `h`, or `day since 2001-01-01`;
-            by default days since 1970.
+        data: a dataset whose index does not decrease. Rows with equal index are replicates.
+        layer: the layer to call, if it is known.
+        start: the time of the initial state, a number or a date. The default is the start of the
+            layer, else the first time of the data.
+        forcings: the variables that drive the model. By default all numeric variables that have the
+            index as only dimension, have no gaps, and are equal in replicates.
+        interpolation: "step" or "cubic" by forcing; other forcings are linear.
+        index: the name of the coordinate along which rows lie.
+        places: the names of other coordinates that the model reads, such as positions in space.
+        members: the dimension of a population, along which forcings may differ.
+        units: the unit in which dates are counted, such as `h` or `day since 2001-01-01`. By
+            default days since 1970.
 
     Returns:
         Inputs with the start, times, forcings and coordinates.
 
     Raises:
-        DataError: if times fall, if a forcing is unknown, has gaps or differs between replicates,
-            or if an argument repeats a setting of the layer.
+        DataError: if times decrease, or if a forcing is unknown, has gaps or differs between
+            replicates. Also if `layer` is given together with an argument after `start`.
     """
     places = tuple(places)
     if layer is None:
@@ -88,5 +89,5 @@ def inputs(
         )
     if not isinstance(layer, AbstractLayer):
         raise DataError(f"layer is a layer such as bd.ODE, not {type(layer).__name__}")
-    # Any noise will do: it does not change the inputs.
+    # A model needs some noise; it does not change the inputs.
     return Model(layer, NormalNoise(1.0)).reader.driven(data, start=start)

@@ -30,12 +30,12 @@ type Constraint = Callable[[Values, Inputs], Float[Array, "..."]]
 
 @dataclass(frozen=True)
 class Reader:
-    """Reads from datasets for a layer and the noise of its observables.
+    """Extracts from datasets what a model needs: inputs, observations, and variables of the noise.
 
     Args:
-        layer: the layer.
+        layer: the layer of the model.
         noise: the noise of all outputs of the layer, or a dict by observable.
-        constraints: the soft constraints, which may read all rows.
+        constraints: the soft constraints of the model, by name.
     """
 
     layer: AbstractLayer
@@ -44,7 +44,7 @@ class Reader:
 
     @property
     def noises(self) -> Mapping[str, AbstractNoise]:
-        """The noise of each observable."""
+        """The noise of each observable, by name."""
         if isinstance(self.noise, Mapping):
             return self.noise
         return dict.fromkeys(self.layer.outputs, self.noise)
@@ -55,12 +55,12 @@ class Reader:
         return self.layer.index
 
     def dims(self, observable: str) -> tuple[str, ...]:
-        """Return the dimensions of an observable, as `Model.dims`."""
+        """Return the dimensions of an observable, the index first."""
         return (self.index, *self.layer.dims.get(observable, ()))
 
     @property
     def places(self) -> dict[str, None]:
-        """The dimensions of observables other than the index, as an ordered set."""
+        """The dimensions of all observables besides the index, in order; the values are None."""
         return dict.fromkeys(dim for name in self.noises for dim in self.dims(name)[1:])
 
     @property
@@ -74,7 +74,7 @@ class Reader:
         return self.layer.units.get(self.index, "")
 
     def inputs(self, data: xr.Dataset, *, start: float | None = None) -> Inputs:
-        """Return inputs, as `Model.inputs`."""
+        """Return the inputs of the model for a dataset; see `Model.inputs`."""
         data = self.in_own_units(data)
         past = self.past(data)
         past = None if past is None else dataclasses.replace(past, same=True)
@@ -83,17 +83,19 @@ class Reader:
         )
 
     def driven(self, data: xr.Dataset, *, start: float | None = None) -> Inputs:
-        """Return the times, forcings and places for a dataset, without observations.
+        """Return the inputs of the layer for a dataset, without observations.
 
         Args:
-            data: a dataset with the index and the forcings of the layer.
-            start: as for `inputs`.
+            data: a dataset with the index, the forcings and the other coordinates of the layer.
+            start: the start of the solve, in the units of the index. The default is that of the
+                layer, else the first time.
 
         Returns:
-            Inputs of the layer.
+            Inputs with the start, times, forcings and coordinates.
 
         Raises:
-            DataError: if a forcing has a gap, times fall, or the subjects are missing.
+            DataError: if a forcing has a gap, if times decrease, or if the data of a population
+                have no coordinate with the names of its members.
         """
         layer, data = self.layer, self.in_own_units(data)
         if start is None:
@@ -119,16 +121,18 @@ class Reader:
     def at_own_rows(
         self, inputs: Inputs, observed: Observed
     ) -> tuple[Inputs, dict[str, Array], OwnRows | None]:
-        """Select the inputs and data of each subject's own rows, to save work.
+        """Select for each member of a population the rows at which it was observed, to save work.
 
-        Constraints may read all times, so that with them all rows are kept.
+        All rows are kept if the model has constraints, since these may read all times. They are
+        also kept if the noise depends on earlier data.
 
         Args:
             inputs: the inputs of the data.
-            observed: the data by name, NaN where missing.
+            observed: the data by observable, NaN where missing.
 
         Returns:
-            Inputs, data, and the rows; None for the rows if all are kept.
+            The inputs and the data at the selected rows, and these rows. If all rows are kept, the
+            arguments themselves and None.
         """
         rows = None
         alone = not self.constraints and inputs.past is None
@@ -139,25 +143,28 @@ class Reader:
         return inputs.at_rows(rows), rows.seen(observed), rows
 
     def solved_at(self, inputs: Inputs) -> tuple[Inputs, Any, Any]:
-        """Return the inputs of the layer, and the positions of the times to predict and of past
-        times.
+        """Return the inputs with which the layer is called, which may include times of past data.
+
+        Noise that depends on earlier data needs predictions at the times of these data too.
 
         Args:
-            inputs: start, times, forcings and places, with the past if noise looks back.
+            inputs: the inputs of the model, with past observations if the noise depends on them.
 
         Returns:
-            As `Inputs.with_past`.
+            The inputs of the layer; the positions of the times to predict among its times; and the
+            positions of the past times. Both positions are a full slice if no times are added.
         """
         return inputs.with_past() if self.looks_back else (inputs, slice(None), slice(None))
 
     def past(self, data: xr.Dataset) -> Past | None:
-        """Return the observations for a filtering layer or correlated noise; None for other models.
+        """Return the earlier observations that a filter or correlated noise depends on.
 
         Args:
             data: a dataset with the index and observations, NaN where missing.
 
         Returns:
-            The observations with their times.
+            The observations with their times. None for other models, or if there are none in the
+            data.
 
         Raises:
             DataError: if several rows have the same time.
@@ -181,23 +188,23 @@ class Reader:
         return Past(jnp.asarray(times), values, per_datum=read)
 
     def observed(self, data: xr.Dataset, names: Sequence[str]) -> Observed:
-        """Return the arrays of some observables by name."""
+        """Return the data of some observables, `(time, …)` by name, NaN where missing."""
         return {name: jnp.asarray(observations(data, name, dims=self.dims(name))) for name in names}
 
     def reads(self, observable: str) -> dict[str, Read]:
-        """Return what the noise of an observable reads for each datum, by variable of the data.
+        """Return the variables of the data that the noise of an observable reads for each datum.
 
         Args:
-            observable: its name.
+            observable: the name of the observable.
 
         Returns:
-            One entry by variable.
+            The description of each variable, by its name in the data.
         """
         return {read.leaf.named(observable): read for read in self.noises[observable].reads}
 
     @property
     def variables(self) -> tuple[str, ...]:
-        """The variables of the data that the noise of any observable reads."""
+        """The names of the variables of the data that the noise of any observable reads."""
         found = (name for observable in self.noises for name in self.reads(observable))
         return tuple(dict.fromkeys(found))
 
@@ -208,10 +215,10 @@ class Reader:
 
         Args:
             data: a dataset with these variables, in the units of the observables.
-            observables: some of the observables; by default all.
+            observables: the observables whose noise reads the variables; by default all.
 
         Returns:
-            One array by variable.
+            An array for each variable.
 
         Raises:
             DataError: if a variable is missing, has other dimensions, or an impossible value.
@@ -229,21 +236,21 @@ class Reader:
         return found
 
     def filled(self, observable: str, inputs: Inputs) -> AbstractNoise:
-        """Return the noise of an observable with the known values of each datum filled in.
+        """Return the noise of an observable, with values from the data in place of `PerDatum`.
 
         Args:
-            observable: its name.
+            observable: the name of the observable.
             inputs: the inputs of the data.
 
         Returns:
-            The noise; its unknown parameters stay random leaves.
+            The noise. Its unknown parameters are still random leaves.
         """
         reads = self.reads(observable).items()
         of_data = {read.leaf.variable: np.asarray(inputs.per_datum[name]) for name, read in reads}
         return self.noises[observable].filled(of_data)
 
     def in_own_units(self, data: xr.Dataset) -> xr.Dataset:
-        """Convert data, as `Model.in_own_units`."""
+        """Convert data to the units of the layer; see `Model.in_own_units`."""
         names = (*self.noises, *self.layer.forcings, self.index, *self.places)
         units = {name: self.layer.units.get(name, "") for name in names}
         # On dates, units are netCDF's encoding and not those of the model.
@@ -256,11 +263,14 @@ class Reader:
         return in_units(data, self._units_beside(data))
 
     def in_numbers(self, data: xr.Dataset) -> xr.Dataset:
-        """Replace dates, as `Model.in_numbers`."""
+        """Replace dates of the index by numbers; see `Model.in_numbers`."""
         return in_numbers(data, self.index, self.index_units)
 
     def _units_beside(self, data: xr.Dataset) -> dict[str, str]:
-        """Return the units of variables that the noise reads in units of the observable."""
+        """Return the units of those variables that the noise reads in the units of an observable.
+
+        The units are those that the layer states for the observable, else those of the data.
+        """
         found = {}
         for observable in self.noises if isinstance(data, xr.Dataset) else ():
             held = data[observable].attrs.get("units", "") if observable in data else ""
@@ -272,26 +282,30 @@ class Reader:
 
 
 class Model(Module):
-    """A scientific layer observed with noise: a NumPyro model with the random leaves as parameters.
+    """A scientific layer observed with noise: a NumPyro model whose parameters are random leaves.
 
-    `model(data)` conditions on the observables in the dataset; `model(inputs(data))` draws them. A
-    draw for which the solver fails has log density −∞ and a finite gradient.
+    `model(data)` conditions on the observables in the dataset. `model(model.inputs(data))` draws
+    the observables instead. If the solver fails for a draw of the parameters, the log density is −∞
+    and its gradient is finite.
 
     Args:
         layer: the layer that predicts, such as `bd.ODE` or a hybrid of layers.
-        noise: one noise for all outputs of the layer, which then share its parameters, or a dict by
-            observable. Outputs that are not in the dict are not observed.
-        constraints: soft constraints by name. Each is a function of the layer's values and its
-            inputs that returns residuals divided by their tolerance, of any shape. Each residual
-            counts as a standard normal variable observed to be zero. The group
-            `constraint_residual` holds the root mean square of the residuals by draw.
-        cross_correlation: the correlation of the residuals of several observables, if any.
-        varied_noise: the parameters of the noise that differ between subjects; set by copies only.
+        noise: one noise for all outputs of the layer, which then share its parameters. Or a dict of
+            noise by observable; outputs that are not in the dict are not observed.
+        constraints: soft constraints by name. Each is a function `f(values, inputs)` of the layer's
+            predictions and inputs. It returns residuals of any shape, divided by their tolerance.
+            The likelihood treats each residual as a standard normal variable that was observed to
+            be zero. In results, the group `constraint_residual` holds the root mean square of the
+            residuals by draw.
+        cross_correlation: the correlation between the residuals of several observables, such as
+            `bd.filtering.CrossCorrelation`; None for independent residuals.
+        varied_noise: internal, set when a model is copied: the paths of parameters of the noise
+            that differ between members of a population.
 
     Raises:
-        ModelError: if the noise names an unknown output, if a distribution is no valid prior, if
-            one object stands in two places without being shared, if a constraint is no function or
-            its name is taken, or if observables cannot be correlated.
+        ModelError: if the noise names an unknown output, a distribution is no valid prior, or one
+            distribution object stands in two places without `bd.shared`. Also if a constraint is no
+            function or has a reserved name, or if observables cannot be correlated.
 
     Example:
         ```python
@@ -315,7 +329,7 @@ class Model(Module):
         varied_noise: tuple[str, ...] = (),
     ):
         found = ()
-        # Random effects in the noise become arrays with one value for each subject.
+        # Random effects in the noise become arrays with one value for each member.
         if isinstance(layer, AbstractPopulation):
             noise, found = layer.over_members(noise)
         self.layer = layer
@@ -408,7 +422,7 @@ class Model(Module):
         """Return the dimensions of an observable, the index first.
 
         Args:
-            observable: its name.
+            observable: the name of the observable.
 
         Returns:
             The names of the dimensions.
@@ -417,7 +431,7 @@ class Model(Module):
 
     @property
     def reader(self) -> Reader:
-        """What the layer and the noise read from data: inputs, observations, covariates."""
+        """The object that extracts inputs, observations and covariates from datasets."""
         return Reader(self.layer, self.noise, self.constraints)
 
     def inputs(self, data: xr.Dataset, *, start: float | None = None) -> Inputs:
@@ -425,66 +439,69 @@ class Model(Module):
 
         Args:
             data: a dataset with the index, the forcings of the layer and the variables that the
-                noise reads. Observations are read by a filtering layer and by correlated noise
-                only.
+                noise reads. Only a filter or correlated noise reads observations too.
             start: the start of the solve, in the units of the index. The default is that of the
                 layer, else the first time.
 
         Returns:
-            Times, forcings, places, earlier observations, and what the noise reads for each datum.
+            The start, times, forcings and other coordinates. Also the earlier observations and the
+            variables of the noise, if the model needs them.
         """
         return self.reader.inputs(data, start=start)
 
     def in_own_units(self, data: xr.Dataset) -> xr.Dataset:
-        """Convert data to the units of the layer, if both state units.
+        """Convert the variables of a dataset to the units that the layer states for them.
+
+        A variable for which the data or the layer state no units stays unchanged.
 
         Args:
-            data: a dataset with observables and forcings; variables in other units of the same
-                dimension are converted.
+            data: a dataset with observables and forcings.
 
         Returns:
             The converted dataset.
 
         Raises:
-            DataError: if units have another dimension, or the index or a place has other units.
+            DataError: if units have another physical dimension, or if a coordinate has other units
+                than the layer states.
         """
         return self.reader.in_own_units(data)
 
     def in_numbers(self, data: xr.Dataset) -> xr.Dataset:
-        """Replace dates of the index by the numbers of the layer.
+        """Replace dates of the index by numbers in the layer's unit of time.
 
         Args:
-            data: a dataset with the index; one with numbers stays as it is.
+            data: a dataset with the index. If the index has numbers already, it stays unchanged.
 
         Returns:
-            The dataset with numbers.
+            The dataset with a numeric index.
 
         Raises:
-            DataError: if dates would coincide as numbers.
+            DataError: if different dates would become the same number.
             ModelError: if the layer states no unit of time.
         """
         return self.reader.in_numbers(data)
 
     def __leaf_dims__(self, path: tuple[str, ...]) -> dict[str, tuple[Any, ...]]:
-        """Return the dimension of a parameter of the noise that differs between subjects.
+        """Return the dimension of a random leaf in the noise that differs between members.
 
         Args:
-            path: the names from the model to the leaf.
+            path: the names of fields and keys from the model to the leaf.
 
         Returns:
-            The names of the subjects by the name of the dimension; empty for other parameters.
+            `{dimension: names of the members}`; an empty dict for any other leaf.
         """
         varies = path[0] == "noise" and ".".join(path[1:]) in self.varied_noise
         return {self.layer.dim: self.layer.members} if varies else {}  # pyright: ignore
 
     def __leaf_units__(self, path: tuple[str, ...]) -> str:
-        """Return the units of a parameter of the noise that has those of its observable.
+        """Return the units of a random leaf in the noise.
 
         Args:
-            path: the names from the model to the leaf.
+            path: the names of fields and keys from the model to the leaf.
 
         Returns:
-            The units that the layer states; empty if it states none, or for other parameters.
+            The units that the layer states for the observable, if the parameter is in these units.
+            Else an empty string.
         """
         if path[0] != "noise":
             return ""
@@ -509,7 +526,7 @@ class Model(Module):
         """Return the noise of an observable, whose parameters may be random leaves.
 
         Args:
-            observable: its name.
+            observable: the name of the observable.
 
         Returns:
             The noise.
@@ -522,9 +539,9 @@ class Model(Module):
         """Run as a NumPyro model, from a dataset, or from inputs and observed arrays.
 
         Args:
-            data: a dataset, or the inputs of the layer.
-            observed: with inputs, the data of each observable, `(time, …)`, NaN where missing;
-                observables that it lacks are drawn.
+            data: a dataset, whose observables are conditioned on; or the inputs of the model.
+            observed: only with inputs: the data of each observable, `(time, …)`, NaN where missing.
+                An observable without data is drawn.
         """
         if isinstance(data, xr.Dataset):
             data = self.in_own_units(data)
@@ -553,13 +570,15 @@ class Model(Module):
                 numpyro.sample(name, noise.mask(seen), obs=filled)
 
     def predict(self, inputs: Inputs) -> Prediction:
-        """Return the prediction of the layer, and the residuals of the constraints.
+        """Return the prediction of the layer, with the residuals of the model's constraints.
+
+        The model must have numbers in place of random leaves.
 
         Args:
-            inputs: start, times, forcings and places, as `inputs` returns them.
+            inputs: the inputs of the model, from `Model.inputs`.
 
         Returns:
-            The prediction of a model without random leaves.
+            The prediction.
 
         Raises:
             ModelError: if a constraint and a residual of the layer have the same name.
@@ -575,7 +594,7 @@ class Model(Module):
                 asked = {name: v[at] for name, v in prediction.values.items()}
                 before = {name: v[then] for name, v in prediction.values.items()}
                 prediction = dataclasses.replace(prediction, values=asked, before=before)
-        # Masked as the values are: at the values of a failed solve a law may be singular.
+        # Residuals of a failed solve are zero, since a constraint may be singular at its values.
         broken = {
             name: jnp.where(prediction.ok, jnp.asarray(law(prediction.values, inputs)), 0.0)
             for name, law in self.constraints.items()
@@ -591,24 +610,25 @@ class Model(Module):
         )
 
     def conditional(self, prediction: Prediction, inputs: Inputs) -> dict[str, dist.Distribution]:
-        """Return the distribution of each observable around a prediction.
+        """Return the distribution of the data of each observable, given a prediction.
 
         Args:
             prediction: the result of `predict`.
-            inputs: its inputs.
+            inputs: the inputs from which it was predicted.
 
         Returns:
-            NumPyro distributions by observable.
+            A NumPyro distribution by observable, with the shape of the prediction.
 
         Raises:
-            ModelError: if the layer predicts a variance and observables are correlated.
+            ModelError: if the layer predicts the variance of an observable with a
+                `cross_correlation`.
         """
         values = prediction.values
         variances = prediction.variances
         noises: dict[str, Any] = {
             name: noise_at(self, name, values, inputs) for name in self.observables
         }
-        # Earlier residuals, for noise that looks back at them.
+        # Earlier residuals, for noise that depends on them.
         back = {
             name: self._before(name, prediction, inputs)
             for name, noise in noises.items()
@@ -634,7 +654,10 @@ class Model(Module):
         return found
 
     def _before(self, name: str, prediction: Prediction, inputs: Inputs) -> Any:
-        """Return earlier residuals of an observable whose noise looks back; None without data."""
+        """Return the earlier residuals of an observable whose noise depends on them.
+
+        None if there are no earlier data of the observable.
+        """
         if (past := inputs.past) is None or name not in past.values:
             return None
         then = inputs
@@ -645,16 +668,16 @@ class Model(Module):
 
 
 def noise_at(model: Model, name: str, values: Values, inputs: Inputs) -> AbstractNoise:
-    """Return the noise of an observable with its parameters evaluated at all times.
+    """Return the noise of an observable, with its varying parameters evaluated at all times.
 
     Args:
-        model: a model without random leaves.
+        model: a model with numbers in place of random leaves.
         name: the observable.
         values: the prediction of the layer, `(time, …)` by name, in the units of the outputs.
-        inputs: the inputs of the prediction.
+        inputs: the inputs from which the layer predicted.
 
     Returns:
-        The noise, whose parameters are numbers or arrays.
+        The noise. Its parameters are numbers, or arrays over the data.
     """
     # 1. Random effects: the parameters of each subject.
     every, varied = model.noise, model.varied_noise

@@ -1,13 +1,14 @@
 r"""Check that equations are consistent in the units of their parameters and of the data.
 
-A law of nature holds in any units. Express each argument $q_i$ of an equation $f$ in units that
-make it $s_i$ times as large; then the result is $s$ times as large,
-$f(s_1 q_1, \dots, s_n q_n) = s\,f(q_1, \dots, q_n)$. This is tested with numbers at a few points,
-so that the code of the equation does not matter. A literal number inside the code has no unit.
+A law of nature holds in any units. Change the unit of each argument $q_i$ of an equation $f$, so
+that its number becomes $s_i q_i$. Then the result must change by the factor $s$ of its own unit,
+$f(s_1 q_1, \dots, s_n q_n) = s\,f(q_1, \dots, q_n)$. The check evaluates the equation at a few
+points, so that it does not depend on how the equation is written. A literal number inside the code
+has no unit.
 
-A temperature in °C is a scale with an offset. Such numbers are changed in two ways: as differences,
-and as distances from absolute zero. One of the two must hold: both for `T - T_room`, the second for
-`T + 273.15`.
+A temperature in °C has a scale with an offset. The check changes the unit of such numbers in two
+ways: as differences, and as distances from absolute zero. One of the two must agree. Both do for
+`T - T_room`, the second does for `T + 273.15`.
 """
 
 from collections.abc import Iterator, Mapping
@@ -27,7 +28,7 @@ from ..random import is_random, paths
 from .model import Model
 
 _POINTS = 8
-# Factor by which each base unit is changed: no power of it is 1, or a power of ten.
+# Factor by which each base unit is changed. Its powers are neither 1 nor powers of ten.
 _FACTOR = 1.7
 _TOLERANCE = 1e-6
 _SUBJECT = "units of equations"
@@ -35,14 +36,21 @@ _SUBJECT = "units of equations"
 _LISTED = 6
 
 type Numbers = dict[str, np.ndarray]
-"""The arguments of an equation at some points, `(point, …)`, by name."""
+"""Values of the arguments of an equation at some points, `(point, …)` by name."""
 
 
 class _Equation(NamedTuple):
-    """A function of a model with the stated units of its leaves, arguments and results.
+    """A function `(t, y, u)` of a model, with stated units of its leaves, arguments and results.
 
-    `results` has for each result two names `(a, b)`: its unit is that of `a` divided by that of
-    `b`.
+    Args:
+        what: the name of the function in messages.
+        function: the function.
+        states: the initial states by name.
+        forcings: the names of the forcings.
+        index: the name of the index.
+        stated: the stated units by name or path; empty text if none are stated.
+        results: for each result a pair of names (a, b): its unit is that of a divided by that of b.
+            An empty b stands for no division.
     """
 
     what: str
@@ -54,13 +62,13 @@ class _Equation(NamedTuple):
     results: dict[str, tuple[str, str]]
 
     def texts(self) -> str:
-        """List the stated units, for a message."""
+        """Return the stated units as one text for a message, such as `rate 1/day, y mg/L`."""
         said = {name.rsplit(".", 1)[-1]: units for name, units in self.stated.items() if units}
         return ", ".join(f"{name} {units}" for name, units in said.items())
 
 
 def check_units(model: Model, data: xr.Dataset) -> None:
-    """Refuse equations with the right dimensions that are wrong by a factor in the stated units.
+    """Refuse equations that are wrong by a factor, because they mix units such as hours and days.
 
     Args:
         model: the model.
@@ -78,13 +86,16 @@ def check_units(model: Model, data: xr.Dataset) -> None:
 
 
 def unit_findings(model: Model, data: xr.Dataset) -> Iterator[Finding]:
-    """Yield findings on the units of equations; none if no parameter has a unit."""
+    """Yield the findings of the check of units, for each equation with stated units."""
     for equation in _equations(model, data) if installed() else ():
         yield from _compare(data, equation)
 
 
 def units_unseen(model: Model, data: xr.Dataset) -> str:
-    """Say why stated units of equations were not checked; empty if they were or there are none."""
+    """Return a sentence that says why the stated units of equations were not checked.
+
+    The text is empty if they were checked, or if no units are stated.
+    """
     if not _functions(model) and any(leaf.units for leaf in paths(model).values()):
         return (
             f"Units of equations were not looked at: those of {type(model.layer).__name__} are not "
@@ -101,7 +112,12 @@ def units_unseen(model: Model, data: xr.Dataset) -> str:
 def _functions(
     model: Model,
 ) -> list[tuple[str, Any, Any, Mapping[str, Any], dict[str, tuple[str, str]]]]:
-    """List the functions to check: name, layer, function, states and units of the results."""
+    """List the functions of a model whose units can be checked.
+
+    Returns:
+        For each function: its name in messages, its layer, the function, the initial states whose
+        rates it returns, and the units of its results as in `_Equation.results`.
+    """
     layer = model.layer
     found = []
     for part in layer.trajectories or [layer]:
@@ -113,18 +129,22 @@ def _functions(
 
 
 def _equations(model: Model, data: xr.Dataset) -> Iterator[_Equation]:
-    """Yield the functions whose units are stated; for a corrected science, the science alone."""
+    """Yield the functions of a model in which the units of some number are stated.
+
+    For a science with a learned correction the function is the science alone.
+    """
     layer = model.layer
     for what, part, function, states, results in _functions(model):
         function = function.science if hasattr(function, "closure") else function
-        # Another layer makes a forcing that is not in the data.
+        # A forcing that is not in the data comes from another layer, so its units are unknown.
         if not all(name in data for name in part.forcings):
             continue
         own = {name: _stated(function, path) for name, (path, _) in _numbers(function).items()}
         if not any(own.values()):
             continue
         named = dict.fromkeys((layer.index, *states, *part.forcings, *results))
-        # With `observe`, data of the same name as a state are another quantity.
+        # With `observe`, a variable of the data may have the name of a state but be another
+        # quantity.
         own_states = states if getattr(part, "observe", None) is not None else ()
         beside = {}
         for n in named:
@@ -136,7 +156,11 @@ def _equations(model: Model, data: xr.Dataset) -> Iterator[_Equation]:
 
 
 def _numbers(function: Any) -> dict[str, tuple[tuple, Any]]:
-    """Return the path and value of each random leaf and known number of a function."""
+    """Return the path and the value of each random leaf and known number in a function.
+
+    Returns:
+        Pairs (path, value), by the path as text.
+    """
     found = {}
     for path, leaf in jtu.tree_flatten_with_path(function, is_leaf=is_random)[0]:
         number = np.issubdtype(getattr(leaf, "dtype", type(leaf)), np.inexact)
@@ -148,7 +172,7 @@ def _numbers(function: Any) -> dict[str, tuple[tuple, Any]]:
 
 
 def _stated(function: Any, path: tuple) -> str:
-    """Return the stated units of a leaf; empty if there are none."""
+    """Return the stated units of a leaf as text; empty if there are none."""
     try:
         return stated_units(function, path)
     except TypeError:  # inside an object whose parts have no names
@@ -156,13 +180,13 @@ def _stated(function: Any, path: tuple) -> str:
 
 
 def _units(equation: _Equation) -> dict[str, Unit]:
-    """Read the stated units; an unknown one counts as dimensionless until results disagree."""
+    """Parse the stated units by name; an unknown unit is treated as dimensionless."""
     found = {name: _readable(text) for name, text in equation.stated.items()}
     return {name: Unit("", 1.0, 1.0, {}) if unit is None else unit for name, unit in found.items()}
 
 
 def _readable(text: str) -> Unit | None:
-    """Read a unit that has a linear scale; None otherwise."""
+    """Parse a unit; None if it is unknown or has no linear scale."""
     unit = parsed(text) if text else None
     if unit is None or unit.scale is None:
         return None
@@ -170,7 +194,7 @@ def _readable(text: str) -> Unit | None:
 
 
 def _silent(equation: _Equation) -> list[str]:
-    """List the numbers without a known unit, whole ones too."""
+    """List the names of the numbers without a known unit, including whole numbers."""
     silent = [name for name, text in equation.stated.items() if _readable(text) is None]
     return [
         name.rsplit(".", 1)[-1] for name in dict.fromkeys([*silent, *_whole(equation.function)])
@@ -178,7 +202,7 @@ def _silent(equation: _Equation) -> list[str]:
 
 
 def _whole(function: Any) -> list[str]:
-    """List whole numbers without a unit: amounts, or exponents."""
+    """List the paths of whole numbers without a unit, which may be amounts or exponents."""
     return [
         jtu.keystr(path)
         for path, leaf in jtu.tree_flatten_with_path(function, is_leaf=is_random)[0]
@@ -192,9 +216,15 @@ def _whole(function: Any) -> list[str]:
 def _factors(units: dict[str, Unit]) -> dict[str, float]:
     r"""Return the factors that convert all numbers to the nearest consistent system of units.
 
-    Let $c_i$ be the scale of unit $i$ and $P$ the matrix of its powers of base dimensions. Base
-    units $b$ are chosen by least squares, $\min_b \|\log c - P b\|$; the factors are $e^{\log c - P
-    b}$.
+    Let $c_i$ be the scale of unit i and P the matrix of the powers of base dimensions in all units.
+    The logarithms b of the scales of base units are chosen by least squares, $\min_b \|\log c - P
+    b\|$. The factors are $e^{\log c - P b}$.
+
+    Args:
+        units: the units by name.
+
+    Returns:
+        The factor of each number, by name.
     """
     bases = sorted({base for unit in units.values() for base in unit.dimensions})
     powers = np.array(
@@ -207,12 +237,12 @@ def _factors(units: dict[str, Unit]) -> dict[str, float]:
 
 
 def _mixed(factors: Mapping[str, float]) -> bool:
-    """Whether some factor differs from 1."""
+    """Whether a factor differs from 1, so that units of one dimension are mixed."""
     return any(abs(np.log(factor)) > _TOLERANCE for factor in factors.values())
 
 
 def _compare(data: xr.Dataset, equation: _Equation) -> Iterator[Finding]:
-    """Yield findings on one equation: wrong dimensions, a wrong factor, or consistent units."""
+    """Check one equation, and yield findings: wrong dimensions, a wrong factor, or no fault."""
     # 1. The changes of units: one for each base dimension, and one to a consistent system.
     units = _units(equation)
     bases = sorted({base for unit in units.values() for base in unit.dimensions})
@@ -222,8 +252,8 @@ def _compare(data: xr.Dataset, equation: _Equation) -> Iterator[Finding]:
     ]
     factors = _factors(units)
     offsets = {name: unit.offset for name, unit in units.items()}
-    # 2. Apply all of them to differences, and if there are offsets once more to distances from
-    # absolute zero.
+    # 2. Apply each change to differences. If a scale has an offset, apply each change also to
+    # distances from absolute zero.
     shifts = [dict.fromkeys(units, 0.0)] + ([offsets] if any(offsets.values()) else [])
     tried = [_Change(by, shift) for shift in shifts for by in (*changes, factors)]
     plain, *changed = _results(
@@ -232,8 +262,8 @@ def _compare(data: xr.Dataset, equation: _Equation) -> Iterator[Finding]:
     told = []
     for found, by in zip(changed, tried, strict=True):
         told.append({n: _undone(equation, n, found[n], by) for n in equation.results})
-    # 3. For each result, collect the dimensions in which neither way gives back the plain result,
-    # with the power of the base unit by which it is off.
+    # 3. For each result, collect the dimensions for which neither way reproduces the result in the
+    # stated units, with the power of the base unit by which the result is wrong.
     each = len(changes) + 1
     off: dict[str, dict[str, float]] = {name: {} for name in equation.results}
     as_differences = False
@@ -243,8 +273,8 @@ def _compare(data: xr.Dataset, equation: _Equation) -> Iterator[Finding]:
             as_differences |= held == [True, False]
             if not any(held):
                 off[name][base] = _power(told[i][name], plain[name])
-    # 4. A number without a unit may explain a wrong dimension. If all dimensions agree, it is
-    # dimensionless.
+    # 4. A number without a stated unit may explain a wrong dimension. If all dimensions agree,
+    # such a number is dimensionless.
     silent = _silent(equation)
     if silent and (any(off.values()) or not bases):
         message = (
@@ -253,7 +283,7 @@ def _compare(data: xr.Dataset, equation: _Equation) -> Iterator[Finding]:
         )
         yield Finding("good", _SUBJECT, message)
         return
-    # 5. Right dimensions may still hide a factor, such as hours for days.
+    # 5. If dimensions are right, a factor may still be wrong, such as hours in place of days.
     for name, bases_off in off.items():
         if bases_off:
             yield _wrong_dimension(equation, name, bases_off)
@@ -283,7 +313,14 @@ def _compare(data: xr.Dataset, equation: _Equation) -> Iterator[Finding]:
 
 
 def _wrong_dimension(equation: _Equation, name: str, off: Mapping[str, float]) -> Finding:
-    """Return the finding on a wrong dimension, with the missing factor if it is known."""
+    """Return the finding on a result with a wrong dimension.
+
+    Args:
+        equation: the equation.
+        name: the result.
+        off: by base dimension, the power of the base unit by which the result is wrong; NaN if it
+            is unknown.
+    """
     said = (
         f"in the units that are stated ({equation.texts()}) {equation.what} of '{name}' is wrong "
         f"in its dimension of {' and '.join(base.strip('[]') for base in off)}"
@@ -304,18 +341,30 @@ def _wrong_dimension(equation: _Equation, name: str, off: Mapping[str, float]) -
 
 
 class _Change(NamedTuple):
-    """A change of units: the factor of each number, and the offset of its scale."""
+    """A change of units.
+
+    Args:
+        factors: the factor of each number, by name.
+        offsets: the offset of the scale of each number, by name; 0 for a scale without offset.
+    """
 
     factors: Mapping[str, float]
     offsets: Mapping[str, float]
 
     def of(self, name: str, values: np.ndarray) -> np.ndarray:
-        """Express values in the other units: $(q + o) s - o$."""
+        """Express values q in the other units: $(q + o) s - o$, with offset o and factor s."""
         return (values + self.offsets[name]) * self.factors[name] - self.offsets[name]
 
 
 def _undone(equation: _Equation, name: str, found: np.ndarray, change: _Change) -> np.ndarray:
-    """Express a result in its own units again."""
+    """Convert a result, found after a change of units, back to its stated units.
+
+    Args:
+        equation: the equation.
+        name: the result.
+        found: its values, `(point, …)`.
+        change: the change of units.
+    """
     of, over = equation.results[name]
     offset = 0.0 if over else change.offsets[of]
     factor = change.factors[of] / (change.factors[over] if over else 1.0)
@@ -323,7 +372,12 @@ def _undone(equation: _Equation, name: str, found: np.ndarray, change: _Change) 
 
 
 def _power(found: np.ndarray, plain: np.ndarray) -> float:
-    """Return the power of a base unit by which a result is off; NaN if points disagree."""
+    """Return the power of a base unit by which a result is wrong; NaN if points disagree.
+
+    Args:
+        found: the result after the change of the base unit, converted back.
+        plain: the result in the stated units.
+    """
     with np.errstate(all="ignore"):
         powers = np.log(found / plain) / np.log(_FACTOR)
     powers = powers[np.isfinite(powers)]
@@ -333,7 +387,7 @@ def _power(found: np.ndarray, plain: np.ndarray) -> float:
 
 
 def _few_of(names: list[str]) -> str:
-    """List the first names, and the number of the others."""
+    """Return the first names as text, followed by the number of the remaining names."""
     more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
     return ", ".join(names[:_LISTED]) + more
 
@@ -346,7 +400,12 @@ def _alike(found: np.ndarray, expected: np.ndarray) -> bool:
 
 
 def _times(found: np.ndarray, right: np.ndarray) -> str:
-    """Say how much too large a result is."""
+    """Return words that say by which factor a result is too large.
+
+    Args:
+        found: the result in the stated units.
+        right: the result in a consistent system of units.
+    """
     with np.errstate(all="ignore"):
         ratio = (found / right)[np.isfinite(found / right)]
     middle = float(np.median(ratio)) if ratio.size else np.nan
@@ -359,7 +418,11 @@ def _times(found: np.ndarray, right: np.ndarray) -> str:
 def _results(
     data: xr.Dataset, equation: _Equation, changes: list[_Change]
 ) -> list[dict[str, np.ndarray]]:
-    """Evaluate an equation at a few points for all changes of units, in one program."""
+    """Evaluate an equation at a few points after each change of units, in one program.
+
+    Returns:
+        For each change the results, `(point, …)` by name.
+    """
     leaves, structure = jtu.tree_flatten_with_path(equation.function, is_leaf=is_random)
     values = _points(data, equation)
     every = {
@@ -382,10 +445,10 @@ def _results(
 
 
 def _points(data: xr.Dataset, equation: _Equation) -> Numbers:
-    """Draw arguments of an equation: leaves from the prior, times and forcings from rows of the
-    data.
+    """Draw the arguments of an equation at a few points.
 
-    States are drawn around their initial values.
+    Random leaves are drawn from their prior, states around their initial values. Times and forcings
+    are those of random rows of the data.
     """
 
     def over_points(leaf: Any) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Networks as parts of models, the priors of their weights, and networks of other libraries."""
+"""Neural networks as parts of models, priors of their weights, and networks of other libraries."""
 
 from .from_flax_and_haiku import from_flax as from_flax, from_haiku as from_haiku
 from .network import Network as Network

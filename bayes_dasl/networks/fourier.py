@@ -16,14 +16,15 @@ _CONSTANT = 0.5
 
 
 class Fourier(eqx.Module):
-    r"""Random waves and a linear trend, weighted by the linear layer `last`.
+    r"""Random cosine waves and a linear trend, weighted by the linear layer `last`.
 
     $\mathrm{net}(x) = W_1 \sqrt 2 \cos(F x / \ell + p) + W_2 x + b$
 
-    With standard normal frequencies F and weights $N(0, 1/\text{size})$ the waves approximate a
-    Gaussian process with a squared-exponential kernel of length ℓ. A quasi-random sequence replaces
-    random numbers, so that few frequencies fill the space evenly. Far from the data the trend lets
-    the uncertainty grow.
+    x are the inputs, F the frequencies and p the phases of the waves. The weights $W_1$, $W_2$ and
+    the constant b belong to `last`. With standard normal frequencies and weights $W_1 \sim
+    N(0, 1/\text{size})$ the waves approximate a Gaussian process. Its kernel is squared exponential
+    with length ℓ. Frequencies and phases are quasi-random, so that few of them fill the space
+    evenly. Far from the data the uncertainty grows because of the trend.
 
     Args:
         inputs: the number of inputs.
@@ -50,7 +51,15 @@ class Fourier(eqx.Module):
         return self.last(jnp.concatenate([waves, x]))
 
     def prior(self, name: str, weight: Array) -> dist.Distribution:
-        """Return the prior of an array: variance 1 for waves and trend, 1/4 for the constant."""
+        """Return the normal prior of an array of the layer `last`.
+
+        The prior variance of an output is 1 for the waves, 1 for the trend at inputs of size 1, and
+        1/4 for the constant.
+
+        Args:
+            name: unused; other priors of weights have the same arguments.
+            weight: the array, of weights if it has two axes, else of constants.
+        """
         size, inputs = self.frequencies.shape
         sd = np.full(weight.shape, _CONSTANT)
         if weight.ndim == 2:
@@ -59,9 +68,10 @@ class Fourier(eqx.Module):
 
 
 def _evenly(size: int, dimension: int) -> Float[np.ndarray, "size dimension"]:
-    r"""Return points that fill the unit cube evenly, by the R-sequence.
+    r"""Return points that fill the unit cube of d dimensions evenly, by the R-sequence.
 
-    $x_n = (1/2 + n (r^{-1}, \dots, r^{-d})) \bmod 1$ with $r$ the root of $r^{d+1} = r + 1$
+    Point n is $x_n = (1/2 + n (r^{-1}, \dots, r^{-d})) \bmod 1$ with $r$ the root of
+    $r^{d+1} = r + 1$.
     """
     # 1. The root by fixed-point iteration, r = (1 + r)^(1 / (d + 1)).
     root = 1.0

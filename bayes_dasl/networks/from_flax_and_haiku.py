@@ -1,4 +1,4 @@
-"""`from_flax`, `from_haiku`: networks of other libraries as modules for `Network`."""
+"""`from_flax`, `from_haiku`: convert networks of other libraries to modules for `Network`."""
 
 import inspect
 from collections.abc import Callable, Mapping
@@ -15,9 +15,14 @@ type Arrays = dict[str, Array]
 
 
 class Adapted(eqx.Module):
-    """A network of another library, as a pytree of its arrays by dotted name.
+    """A network of another library, as an Equinox module with its arrays by dotted name.
 
-    Arrays with several axes have the output axis first, as in Equinox, where priors expect it.
+    The output axis of an array is its first axis, as in Equinox, since priors of weights expect
+    this. In the other libraries it is the last axis.
+
+    Args:
+        arrays: the arrays by dotted name, with the output axis last.
+        apply: a function of the arrays by name and the input that returns the output.
     """
 
     arrays: Arrays
@@ -36,19 +41,21 @@ class Adapted(eqx.Module):
 
 
 def from_flax(module: Any) -> Adapted:
-    """Convert a Flax NNX module from a vector to a vector, for `Network`.
+    """Convert a Flax NNX module to a module for `Network`.
 
-    `bd.Network(bd.networks.from_flax(module), inputs, outputs)`. Dropout must be deterministic.
+    Use it as `bd.Network(bd.networks.from_flax(module), inputs, outputs)`. The module must map a
+    vector to a vector, and dropout must be deterministic.
 
     Args:
-        module: the `flax.nnx.Module`. Its `nnx.Param`s become random leaves with their names in the
-            module: `arrays.hidden.kernel`.
+        module: the `flax.nnx.Module`. In a `Network` its `nnx.Param`s become random leaves, named
+            as in the module, for example `arrays.hidden.kernel`.
 
     Returns:
         The module for `Network`.
 
     Raises:
-        ModelError: if it is no NNX module, or keeps other numbers, as batch normalisation does.
+        ModelError: if Flax is not installed, if `module` is no NNX module, or if it holds arrays
+            that are no `nnx.Param`, as batch normalisation does.
     """
     try:
         from flax import nnx
@@ -79,14 +86,14 @@ def from_flax(module: Any) -> Adapted:
 
 
 def from_haiku(transformed: Any, params: Any) -> Adapted:
-    """Convert a Haiku function from a vector to a vector, for `Network`.
+    """Convert a transformed Haiku function to a module for `Network`.
 
-    The function gets no random key.
+    The function must map a vector to a vector. It is called without a random key.
 
     Args:
         transformed: the result of `hk.transform(f)`.
-        params: the result of its `init`, whose arrays become random leaves: the array `w` of
-            `mlp/~/linear_0` is named `arrays.mlp.linear_0.w`.
+        params: the result of `transformed.init`. In a `Network` its arrays become random leaves.
+            For example, the array `w` of `mlp/~/linear_0` is named `arrays.mlp.linear_0.w`.
 
     Returns:
         The module for `Network`.
@@ -124,7 +131,15 @@ def from_haiku(transformed: Any, params: Any) -> Adapted:
 def _flat(
     tree: Mapping[Any, Any], before: tuple[Any, ...] = ()
 ) -> list[tuple[tuple[Any, ...], Any]]:
-    """List the paths and leaves of nested dicts."""
+    """List the leaves of nested dicts.
+
+    Args:
+        tree: the nested dicts.
+        before: the keys from an outer dict to `tree`.
+
+    Returns:
+        Pairs of the path, a tuple of keys, and the leaf.
+    """
     found = []
     for key, value in tree.items():
         path = (*before, key)
@@ -133,7 +148,7 @@ def _flat(
 
 
 def _nested(flat: Mapping[tuple[Any, ...], Any]) -> dict[Any, Any]:
-    """Build nested dicts from paths and leaves."""
+    """Build nested dicts from leaves by path, the inverse of `_flat`."""
     tree: dict[Any, Any] = {}
     for path, value in flat.items():
         node = tree

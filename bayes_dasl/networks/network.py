@@ -19,14 +19,19 @@ from ..random import Module, Scalar, Values, is_random, shape_of
 from .fourier import Fourier
 from .weights import AbstractWeights, WeightPrior, fan_in
 
-# Figures show an input up to so many widths on either side of its location.
+# Range of an input in figures, in widths on either side of its location.
 _REACH = 2.5
-# A network that fades has half its size at so many widths.
+# Root mean square of the standardised inputs at which a network that fades has half its size.
 _FADED = 3.0
 
 
 class _Shaped(Module):
-    """Weights under a shrinkage prior, reshaped to an array of a network."""
+    """Weights with a shrinkage prior that stand for an array of a network.
+
+    Args:
+        weights: the prior, which holds random leaves.
+        shape: the shape of the array.
+    """
 
     weights: AbstractWeights
     shape: tuple[int, ...] = eqx.field(static=True)
@@ -42,7 +47,19 @@ def _is_shaped(node: Any) -> bool:
 def bayesian(
     module: Any, prior: WeightPrior | None = None, random: str | tuple[str, ...] = "all"
 ) -> Any:
-    """Replace the arrays of a module, or some of them, by random leaves; see `Network`."""
+    """Replace arrays of a module by random leaves.
+
+    Args:
+        module: an Equinox module.
+        prior: the prior of each array, as for `Network`; by default `fan_in()`.
+        random: the arrays to replace, as for `Network`.
+
+    Returns:
+        The module with distributions in place of arrays.
+
+    Raises:
+        ModelError: if `random` names no array, or a prior has another shape than its array.
+    """
     prior = fan_in() if prior is None else prior
     arrays = [
         dotted(path)
@@ -55,7 +72,7 @@ def bayesian(
         name = dotted(path)
         if not _is_weight(leaf) or name not in chosen:
             return leaf
-        # Copies: one prior object in several places would be refused as an unintended share.
+        # Copy priors, since one prior object in several places is refused as unintended sharing.
         copied = lambda x: copy.copy(x) if is_random(x) else x  # noqa: E731
         found = jax.tree.map(copied, prior(name, leaf), is_leaf=is_random)
         if isinstance(found, AbstractWeights):
@@ -75,7 +92,16 @@ def _is_weight(leaf: Any) -> bool:
 
 
 def _random_arrays(module: Any, arrays: list[str], random: str | tuple[str, ...]) -> list[str]:
-    """Return the names of the arrays that become random, or raise ModelError."""
+    """Return the names of the arrays that become random.
+
+    Args:
+        module: the module.
+        arrays: the dotted names of all its arrays of weights and biases.
+        random: as for `Network`.
+
+    Raises:
+        ModelError: if a name in `random` matches no array.
+    """
     if random == "all":
         return arrays
     layers = linear_layers(module)
@@ -93,34 +119,39 @@ def _random_arrays(module: Any, arrays: list[str], random: str | tuple[str, ...]
 
 
 class Network(Module):
-    r"""A Bayesian neural network between named values.
+    r"""A Bayesian neural network: a function of named inputs with named outputs.
 
     $g(x) = s\,u\,\mathrm{net}\!\left((x - m) / w\right)$, weights $\sim N(0, 1/\text{fan-in})$
 
-    Use a smooth activation: kinks slow down the error control of a solver. `Network.mlp` builds a
-    module from names alone. The random leaves form the group *network*; all others are *science*.
+    x are the inputs, m and w their locations and widths, net is the module, u the units of the
+    outputs and s the scale.
+
+    `Network.mlp` builds a multilayer perceptron from the names alone. Use a smooth activation,
+    since kinks slow down the error control of a solver. The random leaves of networks form the
+    group *network*; all other random leaves form the group *science*.
 
     Args:
-        module: an Equinox module from a vector to a vector, such as `eqx.nn.MLP`, or the result of
-            `from_flax` or `from_haiku`; its arrays become random leaves.
-        inputs: names of states, forcings or `"t"`. A mapping name → (location m, width w), in the
-            units of the input, standardises them (see `standardise`); a tuple of names takes them
-            as they are. Fields are evaluated at every point.
-        outputs: the names of the outputs, in the order of the module. A mapping name → unit u
-            multiplies them by that, such as the rates of the science (see `corrected`).
-        scale: s, about the prior standard deviation of the outputs in these units. Use a small one
-            for a correction, or a distribution to learn it; weights are then drawn for a scale of
-            one.
-        prior: the prior of each array: `fan_in()` by default, `sparse(few)`, or a function of its
-            name and value.
+        module: an Equinox module that maps a vector to a vector, such as `eqx.nn.MLP`, or the
+            result of `from_flax` or `from_haiku`. Its arrays become random leaves.
+        inputs: the names of the inputs: states, forcings or `"t"`. A dict `{name: (m, w)}`, in the
+            units of the input, standardises them (see `bd.standardise`). A tuple of names leaves
+            them unchanged. If inputs are arrays over points in space, the network is evaluated at
+            each point.
+        outputs: the names of the outputs, in the order of the module. A dict `{name: u}` multiplies
+            each output by a unit, such as the typical rate of the science (see `bd.corrected`).
+        scale: s, about the prior standard deviation of the outputs divided by u. Use a small number
+            for a correction, or a distribution to infer s.
+        prior: the prior of each array: `fan_in()` by default, `sparse(few)`, or a function of the
+            name and the value of the array.
         random: the arrays that become random: "all", those of the "last" layer, or those of named
-            layers, such as `("layers.2",)`; the others keep their values.
-        fades: whether the network goes to zero far from its data, by the factor $1 / (1 + (r /
-            3)^8)$ with r the root mean square of the standardised inputs.
+            layers, such as `("layers.2",)`. All other arrays keep their values.
+        fades: whether the network tends to zero far from its data. It is then multiplied by
+            $1 / (1 + (r / 3)^8)$, with r the root mean square of the standardised inputs.
 
     Raises:
-        ModelError: if sizes of `module` and names differ, if a prior has another shape, if an input
-            has no valid location and width, or if a known scale is not positive.
+        ModelError: if the sizes of `module` differ from the numbers of names, or if a prior has
+            another shape than its array. Also if an input has no valid location and width, or if a
+            known scale is not positive.
 
     Source: Neal (1996) for the scale of weights; Sharma et al. (2023) for partially random
     networks.
@@ -181,15 +212,15 @@ class Network(Module):
             scale: as for `Network`.
             width: the number of units of each hidden layer.
             depth: the number of hidden layers.
-            activation: a function of one number, preferably smooth.
-            key: a whole number, the seed of the arrays that stay known.
-            more: `prior`, `random` and `fades` of `Network`.
+            activation: the function of one number after each hidden layer, preferably smooth.
+            key: the random seed of the arrays, for arrays that do not become random leaves.
+            more: the arguments `prior`, `random` and `fades` of `Network`.
 
         Returns:
             The network.
 
         Raises:
-            ModelError: as for `Network`, or if width or depth is impossible.
+            ModelError: as for `Network`, or if width or depth is no whole number or too small.
         """
         if (
             not isinstance(width, Integral)
@@ -215,25 +246,25 @@ class Network(Module):
         size: int = 20,
         length: float = 2.0,
     ) -> "Network":
-        """Return a smooth function by random Fourier features: about a Gaussian process, with a
-        linear trend.
+        """Return a network of random Fourier features, which are about a Gaussian process.
 
-        It is linear in its random weights, so that it is easier to sample than a perceptron. Beyond
-        the range of its inputs the trend goes on, and the uncertainty grows with the distance.
+        The function is smooth and includes a linear trend. It is linear in its random weights, so
+        that their posterior is easier to sample than that of a perceptron. Outside the range of the
+        data the trend continues, and the uncertainty grows with the distance.
 
         Args:
             inputs: as for `Network`.
             outputs: as for `Network`.
             scale: as for `Network`.
             size: the number of features.
-            length: the length over which the function changes, in standardised inputs; shorter
-                lengths bend more.
+            length: the length over which the function changes, in units of standardised inputs. A
+                shorter length gives a more variable function.
 
         Returns:
             The network.
 
         Raises:
-            ModelError: as for `Network`, and for an impossible size or length.
+            ModelError: as for `Network`, or if size or length is not positive.
 
         Source: Rahimi & Recht (2007), Random features for large-scale kernel machines.
         """
@@ -247,7 +278,10 @@ class Network(Module):
 
     @property
     def drawn_over(self) -> dict[str, tuple[float, float]]:
-        """The range of each input in a figure: 2.5 widths on either side of its location."""
+        """The range (low, high) of each input in figures, by name.
+
+        It is 2.5 widths on either side of the location.
+        """
         return {
             name: (middle - _REACH * width, middle + _REACH * width)
             for name, (middle, width) in self.inputs.items()
@@ -260,7 +294,7 @@ class Network(Module):
         if self.fades:
             square = jnp.mean(features**2, axis=-1, keepdims=True)
             out = out / (1 + (square / _FADED**2) ** 4)
-        # Arrays, not numbers: a compiled program then serves other units too.
+        # As arrays, not Python numbers, units are no part of the compiled program.
         if self.units:
             with jax.ensure_compile_time_eval():
                 units = jnp.asarray(self.units)
@@ -269,18 +303,18 @@ class Network(Module):
 
 
 def linear_layers(tree: Any) -> list[str]:
-    """List the dotted paths of the linear layers inside a tree, in order."""
+    """List the dotted paths of the `eqx.nn.Linear` layers in a tree, in order."""
     is_linear = lambda node: isinstance(node, eqx.nn.Linear)  # noqa: E731
     return [path for path, _ in parts_inside(tree, is_linear)]
 
 
 def networks(tree: Any) -> list[tuple[str, Network]]:
-    """List the networks inside a tree, with their dotted paths."""
+    """List the dotted path and the object of each `Network` in a tree."""
     return parts_inside(tree, lambda node: isinstance(node, Network))
 
 
 def _pointwise(module: Any, features: Float[Array, "... inputs"]) -> Float[Array, "... outputs"]:
-    """Apply a module at every point of a field."""
+    """Apply a module to the last axis of an array, at every point of its other axes."""
     for _ in range(features.ndim - 1):
         module = jax.vmap(module)
     return module(features)
@@ -292,20 +326,21 @@ type Standardising = Mapping[str, tuple[float, float]]
 def named_values(
     kind: str, inputs: Any, outputs: Any, scale: Any
 ) -> tuple[Standardising, tuple[str, ...], Any]:
-    """Validate the names of inputs and outputs, and the scale, of a network.
+    """Validate the arguments `inputs`, `outputs` and `scale` of a network.
 
     Args:
-        kind: the class of the network, for messages.
+        kind: the name of the network's class, for error messages.
         inputs: as for `Network`.
         outputs: as for `Network`.
         scale: as for `Network`.
 
     Returns:
-        The location and width of each input, the names of the outputs, and the scale.
+        The pair (location, width) of each input by name, the names of the outputs, and the scale.
+        Without standardisation the pair is (0, 1).
 
     Raises:
-        ModelError: if names are no tuple or not distinct, if an input has no valid location and
-            width, or if the scale is not positive.
+        ModelError: if names are one text in place of a tuple, or if two outputs have one name. Also
+            if an input has no valid location and width, or if a known scale is not positive.
     """
     if isinstance(inputs, str) or isinstance(outputs, str):
         raise ModelError("inputs and outputs must be tuples of names, such as ('hare', 'lynx')")
@@ -329,14 +364,14 @@ def standardised(inputs: Standardising, known: Mapping[str, Any]) -> Float[Array
     """Return the standardised inputs of a network as one array.
 
     Args:
-        inputs: location and width by name.
-        known: values by name.
+        inputs: the pair (location, width) of each input, by name.
+        known: the values of all states, forcings and the time, by name.
 
     Returns:
-        The inputs, along the last axis.
+        The standardised inputs, stacked along the last axis.
 
     Raises:
-        ModelError: if an input is unknown.
+        ModelError: if `known` lacks an input.
     """
     missing = [name for name in inputs if name not in known]
     if missing:
@@ -344,21 +379,25 @@ def standardised(inputs: Standardising, known: Mapping[str, Any]) -> Float[Array
     features = jnp.stack(
         jnp.broadcast_arrays(*(jnp.asarray(known[name]) for name in inputs)), axis=-1
     )
-    # Arrays, not numbers: a compiled program then serves other data too.
+    # As arrays, not Python numbers, they are no part of the compiled program.
     with jax.ensure_compile_time_eval():
         location, width = jnp.asarray(list(inputs.values())).T
     return (features - location) / width
 
 
 def realised(module: Any) -> Any:
-    """Replace shrinkage priors inside a module by their arrays."""
+    """Replace the `_Shaped` weights in a module, whose leaves have numbers, by their arrays."""
     return jax.tree.map(
         lambda node: node() if _is_shaped(node) else node, module, is_leaf=_is_shaped
     )
 
 
 def _output_units(outputs: Any) -> tuple[float, ...]:
-    """Return the unit of each output, or raise ModelError if one is not positive."""
+    """Return the unit of each output; empty if outputs are a tuple of names.
+
+    Raises:
+        ModelError: if a unit is not positive.
+    """
     if not isinstance(outputs, Mapping):
         return ()
     for name, unit in outputs.items():
@@ -370,7 +409,11 @@ def _output_units(outputs: Any) -> tuple[float, ...]:
 
 
 def _standardising(name: str, pair: Any) -> tuple[float, float]:
-    """Return the location and width of an input, or raise ModelError if they are invalid."""
+    """Validate the pair (location, width) of an input and return it as floats.
+
+    Raises:
+        ModelError: if the pair is invalid.
+    """
     try:
         location, width = map(float, pair)
     except (TypeError, ValueError):
@@ -384,7 +427,7 @@ def _standardising(name: str, pair: Any) -> tuple[float, float]:
 
 
 def _check_sizes(module: Any, inputs: int, outputs: int) -> None:
-    """Raise ModelError unless a module maps vectors of one size to vectors of the other."""
+    """Raise ModelError unless a module maps a vector of `inputs` numbers to one of `outputs`."""
     try:
         shape = jax.eval_shape(
             module, jax.ShapeDtypeStruct((inputs,), jnp.result_type(float))

@@ -1,4 +1,4 @@
-"""`Recurrent`: recurrent networks as the step of a `Difference`."""
+"""`Recurrent`: a recurrent neural network as the step of a `Difference`."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
@@ -18,29 +18,29 @@ _CELLS = (eqx.nn.LSTMCell, eqx.nn.GRUCell)
 
 
 class Recurrent(Module):
-    r"""A Bayesian recurrent network, as the step of a `Difference`: a time-series model without
-    science.
+    r"""A Bayesian recurrent network, for a time-series model without science.
 
     $h_{k+1} = \mathrm{cell}\left((u_k - m) / w,\ h_k\right), \quad \hat y_k = s\,f(W h_{k+1} + b)$
 
-    Use it as `bd.Difference(network, network.initial, bd.networks.Recurrent.read,
+    In step k, $h_k$ are the hidden states, $u_k$ the inputs with locations m and widths w, and
+    $\hat y_k$ the outputs. The weights W and b belong to a linear readout. The network is the
+    `step` of a `Difference`: `bd.Difference(network, network.initial, bd.networks.Recurrent.read,
     forcings=("rain",))`. The random leaves form the group *network*.
 
     Args:
-        cell: `eqx.nn.LSTMCell` or `eqx.nn.GRUCell`, with one input for each name; its arrays become
-            random leaves.
-        inputs: names of forcings, or `"t"`. A mapping name → (location m, width w), in the units of
-            the input, standardises them (see `standardise`); a tuple of names takes them as they
-            are.
+        cell: an `eqx.nn.LSTMCell` or `eqx.nn.GRUCell` with as many inputs as there are names. Its
+            arrays become random leaves.
+        inputs: the names of forcings, or `"t"`. A dict `{name: (m, w)}`, in the units of the input,
+            standardises them (see `bd.standardise`). A tuple of names leaves them unchanged.
         outputs: the names of the outputs of `read`.
         scale: s, about the prior standard deviation of the outputs, in their units.
         activation: f, such as `jax.nn.softplus` for positive outputs.
-        prior: as for `Network`.
+        prior: the prior of each array, as for `Network`.
 
     Raises:
-        ModelError: if the cell is of another type or size, if there is no output, if an input has
-            no valid location and width, or if scale, activation or prior are invalid; when called,
-            if an input is no forcing.
+        ModelError: if the cell has another type or size, or there is no output. Also if an input
+            has no valid location and width, or if scale, activation or prior is invalid. When
+            called, if an input is no forcing.
 
     Source: Hochreiter & Schmidhuber (1997), Long short-term memory; Cho et al. (2014) for the GRU.
     """
@@ -81,19 +81,25 @@ class Recurrent(Module):
             )
         self.activation = activation
         self.cell = bayesian(cell, prior)
-        # The arrays of the readout all become random, so that any seed will do.
+        # All arrays of the readout become random, so the seed does not matter.
         self.readout = bayesian(
             eqx.nn.Linear(cell.hidden_size, len(self.outputs), key=as_key(0)), prior
         )
 
     @property
     def initial(self) -> dict[str, Array]:
-        """The zero states before the first step."""
+        """The states before the first step, which are zero, by name."""
         names = ("hidden", "cell") if isinstance(self.cell, eqx.nn.LSTMCell) else ("hidden",)
         return {name: jnp.zeros(self.cell.hidden_size) for name in names}
 
     def __call__(self, t: Any, y: Values, u: Values) -> Values:
-        """Return the states after a step with the forcings u."""
+        """Return the states after one step, by name.
+
+        Args:
+            t: the time at the beginning of the step.
+            y: the states at the beginning of the step.
+            u: the forcings of the step.
+        """
         features = standardised(self.inputs, {"t": t, **u})
         cell = realised(self.cell)
         if isinstance(cell, eqx.nn.LSTMCell):
@@ -105,8 +111,8 @@ class Recurrent(Module):
         """Return the outputs of a step, which depend on the forcings of the same step.
 
         Args:
-            t: the time at the begin of the step.
-            y: the states at the begin of the step.
+            t: the time at the beginning of the step.
+            y: the states at the beginning of the step.
             u: the forcings of the step.
 
         Returns:

@@ -15,8 +15,10 @@ from ..random import Module, Scalar, is_random, shape_of
 
 
 class AbstractWeights(Module):
-    """A prior of weights made of several random leaves; once these are known, a call returns the
-    weights.
+    """A prior of weights that is made of several random leaves.
+
+    If numbers are in place of the random leaves, a call returns the weights. The field `size` is
+    the number of weights.
     """
 
     size: eqx.AbstractVar[int]
@@ -27,13 +29,13 @@ class AbstractWeights(Module):
 
 
 def standard_normal(size: int) -> dist.Distribution:
-    """Return independent standard normal weights.
+    """Return the distribution of independent standard normal weights.
 
     Args:
         size: the number of weights.
 
     Returns:
-        The distribution.
+        A distribution of shape `(size,)`.
 
     Raises:
         ModelError: if the size is no positive whole number.
@@ -44,13 +46,13 @@ def standard_normal(size: int) -> dist.Distribution:
 
 
 class NormalShrinkage(AbstractWeights):
-    r"""Ridge shrinkage: one scale for all weights.
+    r"""Ridge shrinkage: normal weights with one common scale.
 
-    $w_i = \sigma z_i, \quad z_i \sim N(0, 1)$
+    $w_i = \sigma z_i, \quad z_i \sim N(0, 1)$ for weight i
 
     Args:
         size: the number of weights, one for each basis function.
-        scale: σ; by default unknown, HalfNormal(1).
+        scale: σ; by default it is inferred, with the prior HalfNormal(1).
     """
 
     size: int = eqx.field(static=True)
@@ -67,19 +69,22 @@ class NormalShrinkage(AbstractWeights):
 
 
 class Horseshoe(AbstractWeights):
-    r"""The regularised horseshoe: most weights are almost zero, and a few are large, up to a slab.
+    r"""The regularised horseshoe prior: most weights are nearly zero, and a few are large.
 
     $w_i = \tau \tilde\lambda_i z_i, \quad \tilde\lambda_i = \lambda_i / \sqrt{1 + \tau^2
     \lambda_i^2 / c^2}$ with $z_i \sim N(0, 1)$ and $\lambda_i \sim C^+(0, 1)$
+
+    τ shrinks all weights, and the local scale $\lambda_i$ lets weight i escape. Large weights are
+    limited by c, the width of the slab. $C^+$ is the half-Cauchy distribution.
 
     Args:
         size: the number of weights, one for each basis function.
         few: the expected number of relevant weights.
         shrinkage: τ, by default $C^+(0, \tau_0)$ with $\tau_0 = \text{few} / (\text{size} -
-            \text{few})$. The source multiplies this by noise / √(number of data), if they are
-            known.
-        slab: c², by default inverse gamma, so that large weights are Student-t with 4 degrees of
-            freedom and scale 1.
+            \text{few})$. The source also multiplies $\tau_0$ by the standard deviation of the noise
+            over √(number of data).
+        slab: c², by default with an inverse-gamma prior. Large weights then have a Student-t prior
+            with 4 degrees of freedom and scale 1.
 
     Raises:
         ModelError: unless 0 < few < size.
@@ -117,17 +122,18 @@ class Horseshoe(AbstractWeights):
 
 
 class RandomWalk(AbstractWeights):
-    r"""A random walk with mean zero: neighbouring weights are similar (P-splines).
+    r"""A random walk of weights with mean zero: neighbouring weights are similar (P-splines).
 
     $w = \sigma C z, \quad w_{i+1} - w_i \sim N(0, c^2 \sigma^2), \quad \sum_i w_i = 0$
 
-    The walk is centred and shrinks to zero; the `level` of the basis is the constant. The constant
-    c gives σ the meaning that `scale` states.
+    w are the weights, z independent standard normal variables, and C a fixed matrix that sums and
+    centres them. Since the weights have mean zero, the constant part of the function is the `level`
+    of the `Basis`. The number c is chosen so that σ has the meaning below.
 
     Args:
         size: the number of weights, one for each basis function.
-        scale: σ, the root mean square of the standard deviations of the weights; by default
-            unknown, HalfNormal(1).
+        scale: σ, the root mean square of the prior standard deviations of the weights. By default
+            it is inferred, with the prior HalfNormal(1).
 
     Raises:
         ModelError: if there are fewer than 2 weights.
@@ -147,14 +153,15 @@ class RandomWalk(AbstractWeights):
         self.scale = dist.HalfNormal(1.0) if scale is None else scale
 
     def __call__(self) -> Float[Array, " size"]:
-        # The pseudoinverse of differences gives the centred walk; C has mean square row norm 1.
+        # The pseudoinverse of the difference matrix gives a centred random walk. Scale it so that
+        # the rows of C have a mean square norm of 1.
         root = np.linalg.pinv(np.diff(np.eye(self.size), axis=0))
         unit = root / np.sqrt(np.sum(root**2) / self.size)
         return self.scale * (jnp.asarray(unit) @ self.z)
 
 
 def check_weights(weights: Any, size: int) -> None:
-    """Raise ModelError unless there is one weight for each feature."""
+    """Raise ModelError unless there is one weight for each of `size` features."""
     if isinstance(weights, AbstractWeights):
         shape = (weights.size,)
     elif is_random(weights) or eqx.is_array_like(weights):
@@ -171,13 +178,15 @@ def check_weights(weights: Any, size: int) -> None:
 
 
 type WeightPrior = Callable[[str, Array], Any]
-"""A function of the name and value of an array that returns its prior, of the same shape."""
+"""A function of the name and the value of an array. It returns the prior of the array, a
+distribution of the same shape or an `AbstractWeights`."""
 
 
 def fan_in(scale: float = 1.0, bias: float = 1.0) -> WeightPrior:
-    r"""Return the prior of weights N(0, scale² / fan-in) and biases N(0, bias²).
+    r"""Return a prior with weights N(0, scale² / fan-in) and biases N(0, bias²).
 
-    The size of the outputs of a layer then does not depend on its number of inputs.
+    The fan-in is the number of inputs of a layer. With this prior the size of the layer's outputs
+    does not depend on it.
 
     Args:
         scale: the factor of the standard deviation $1/\sqrt{\text{fan-in}}$.
@@ -201,7 +210,9 @@ def fan_in(scale: float = 1.0, bias: float = 1.0) -> WeightPrior:
 
 
 def sparse(few: float = 1.0, bias: float = 1.0) -> WeightPrior:
-    """Return a sparse prior: a regularised horseshoe for each array, and biases N(0, bias²).
+    """Return a sparse prior: a regularised horseshoe for weights, and biases N(0, bias²).
+
+    Each array of weights has a `Horseshoe` of its own.
 
     Args:
         few: the expected number of relevant weights of an array.

@@ -1,4 +1,4 @@
-"""Observation noise: how a datum scatters around what the layer predicts."""
+"""Observation noise: the distribution of a datum around the prediction of the layer."""
 
 from .abstract_noise import (
     AbstractCrossCorrelation as AbstractCrossCorrelation,

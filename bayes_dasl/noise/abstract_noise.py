@@ -23,25 +23,26 @@ from ..random import Module, Scalar, Values, VectorField, check_scalar, is_funct
 
 # A solver may step a hair below zero; rates and medians must stay positive.
 SMALLEST = 1e-12
-# Why correlated noise cannot stand inside most others.
+# The reason why most noise cannot contain correlated noise, for an error message.
 _LOOKS_BACK = "it judges a datum given those before it, of which the other noise would know nothing"
-# Largest |h| in a varying scale: exp(30) is no scale of noise, but still finite.
+# Largest |h| in a varying scale. exp(30) is far above any scale of noise, but still finite.
 _FAR = 30.0
 
 
 class VaryingScale(Module):
-    r"""Heteroscedastic noise: a scale that depends on time, predictions and forcings.
+    r"""A scale of noise that depends on time, predictions and forcings (heteroscedastic noise).
 
     $\sigma(t, y, u) = \text{typical} \cdot e^{h(t, y, u)}$
 
+    σ is the scale at time t for the predicted values y and the forcings u.
+
     Args:
-        typical: the scale for h = 0, in its units.
-        head: h, a function `(t, y, u)` with one value, such as a `bd.Network` with one output; y
-            are the predicted values. A small scale of the network, such as 0.5, keeps the noise
-            near `typical`.
+        typical: the scale for h = 0, in the units of the scale.
+        head: h, a function `(t, y, u)` that returns a dict with one value, such as a `bd.Network`
+            with one output. A small `scale` of the network, such as 0.5, keeps σ near `typical`.
 
     Raises:
-        ModelError: if the head is no function, or returns more than one value when called.
+        ModelError: if `head` is no function. When called, if it does not return exactly one value.
     """
 
     typical: Scalar
@@ -56,7 +57,13 @@ class VaryingScale(Module):
         check_positive(self.typical, "VaryingScale.typical")
 
     def __call__(self, t: Any, y: Values, u: Values) -> Float[Array, "..."]:
-        """Return the scale at one time or at many times."""
+        """Return the scale at one time, or at an array of times.
+
+        Args:
+            t: the time or times.
+            y: the predicted values by name.
+            u: the forcings by name.
+        """
         found = dict(self.head(t, y, u))
         if len(found) != 1:
             raise ModelError(
@@ -66,13 +73,13 @@ class VaryingScale(Module):
         return jnp.asarray(self.typical) * jnp.exp(jnp.clip(jnp.asarray(logarithm), -_FAR, _FAR))
 
     def at(self, t: Any, y: Values, u: Values, of_data: Values) -> Float[Array, "..."]:
-        """Return the scale at the times of data.
+        """Return the scale at the times of the data.
 
         Args:
-            t: times.
-            y: predicted values by name.
-            u: forcings by name.
-            of_data: unused.
+            t: the times, `(time,)`.
+            y: the predicted values by name.
+            u: the forcings by name.
+            of_data: unused; `PerDatum.at` has the same arguments.
 
         Returns:
             The scale, `(time, …)`.
@@ -81,20 +88,19 @@ class VaryingScale(Module):
 
 
 class PerDatum(Module):
-    """A known value of each datum in place of a parameter: a measurement error, or a number of
-    trials.
+    """A parameter of noise with a known value for each datum, such as its measurement error.
 
-    The data hold it as a variable with the dimensions of the observable:
-    `bd.NormalNoise(bd.noise.PerDatum("level_error"))`.
+    The data hold these values as a variable with the dimensions of the observable. For example,
+    `bd.NormalNoise(bd.noise.PerDatum("level_error"))` reads the variable `level_error`.
 
     Args:
-        variable: the name of the variable in the data. `{observable}` in it is replaced by the name
-            of the observable, so that one noise serves several.
-        factor: a factor of the variable: 1, or a distribution, such as `dist.LogNormal(0.0, 0.5)`
-            for errors known up to a factor.
-        otherwise: the value of a forecast datum, for which the data have none, in the units of the
-            variable. By default such a datum is refused.
-        needed: whether the data of a fit need a value for each datum; else a missing one is
+        variable: the name of the variable in the data. `{observable}` in the name is replaced by
+            the name of the observable, so that several observables can have the same noise.
+        factor: a factor by which the values are multiplied: 1, or a distribution such as
+            `dist.LogNormal(0.0, 0.5)` for errors that are known up to a factor.
+        otherwise: the value of a forecast datum for which the data have no value, in the units of
+            the variable. By default such a datum is refused.
+        needed: whether each training datum needs a value. If not, a missing value is replaced by
             `otherwise`.
 
     Raises:
@@ -114,13 +120,13 @@ class PerDatum(Module):
         check_positive(self.factor, "PerDatum.factor")
 
     def named(self, observable: str) -> str:
-        """Return the name of the variable in the data.
+        """Return the name of the variable that belongs to an observable.
 
         Args:
             observable: the name of the observable.
 
         Returns:
-            The name.
+            The name of the variable in the data.
         """
         return self.variable.replace("{observable}", observable)
 
@@ -128,10 +134,10 @@ class PerDatum(Module):
         """Return the value of each datum.
 
         Args:
-            t: times, unused.
-            y: predicted values, unused.
-            u: forcings, unused.
-            of_data: known values of each datum, by `variable`.
+            t: unused; `VaryingScale.at` has the same arguments.
+            y: unused.
+            u: unused.
+            of_data: the values in the data, `(time, …)` by `PerDatum.variable`.
 
         Returns:
             The values, `(time, …)`.
@@ -140,15 +146,19 @@ class PerDatum(Module):
 
 
 def per_datum(value: Any) -> Any:
-    """Turn the name of a variable into a `PerDatum`; other values stay as they are."""
+    """Convert the name of a variable to a `PerDatum`; return any other value unchanged."""
     if isinstance(value, str):
         return PerDatum(value)
     return value
 
 
 class Read(NamedTuple):
-    """A variable that a noise reads: its `PerDatum`, its support, and whether its units are the
-    data's.
+    """A variable of the data that a noise reads for each datum.
+
+    Args:
+        leaf: the `PerDatum` that stands for it in the noise.
+        support: the possible values.
+        in_units_of_data: whether the variable has the units of the observable.
     """
 
     leaf: PerDatum
@@ -159,19 +169,20 @@ class Read(NamedTuple):
 class AbstractNoise(Module):
     """The distribution of a datum around its prediction; parameters may be random leaves.
 
-    A field may hold more than a number if its annotation says so: `Scalar | VaryingScale |
-    PerDatum`. Class variables describe a noise:
+    A field holds a number or a distribution, and also a `VaryingScale` or a `PerDatum` if its
+    annotation includes these. Class variables describe the noise:
 
-    - `counts_by_moments`: data are counts with a Poisson or negative binomial distribution, which
-      follows from mean and variance.
-    - `positive`: the fields that must be positive.
-    - `in_units_of_data`: the fields in the units of the observable.
+    - `counts_by_moments`: the data are counts with a Poisson or negative binomial distribution,
+      which is determined by its mean and variance.
+    - `has_masses`: single values of continuous data may have a positive probability, which does not
+      depend on units as a density does.
+    - `positive`: the names of the fields that must be positive.
+    - `in_units_of_data`: the names of the fields in the units of the observable.
     - `looks_back`: the distribution of a datum depends on earlier data, as in `CorrelatedNoise`.
-    - `not_inside`: the reason why it cannot stand inside another noise; mostly empty.
+    - `not_inside`: the reason why another noise cannot contain this one; empty if it can.
     """
 
     counts_by_moments: ClassVar[bool] = False
-    # Whether single values of continuous data may have a probability, which depends on no units.
     has_masses: ClassVar[bool] = False
     positive: ClassVar[tuple[str, ...]] = ("scale",)
     in_units_of_data: ClassVar[tuple[str, ...]] = ()
@@ -179,7 +190,7 @@ class AbstractNoise(Module):
     not_inside: ClassVar[str] = ""
 
     def __check_init__(self):
-        # 1. A noise inside another one.
+        # 1. Refuse a noise that this noise cannot contain.
         for inner in (getattr(self, field.name) for field in dataclasses.fields(self)):
             if not isinstance(inner, AbstractNoise):
                 continue
@@ -190,7 +201,7 @@ class AbstractNoise(Module):
                 raise ModelError(
                     f"{type(self).__name__} cannot be around {type(inner).__name__}: {why}"
                 )
-        # 2. Parameters: one number each, or an alternative that the annotation allows.
+        # 2. A parameter is one number, or of another type that the annotation allows.
         for name, kinds in _alternatives(type(self)).items():
             if not isinstance(getattr(self, name), kinds):
                 check_scalar(getattr(self, name), f"{type(self).__name__}.{name}")
@@ -204,25 +215,23 @@ class AbstractNoise(Module):
 
     @abstractmethod
     def __call__(self, prediction: Float[Array, "time ..."]) -> dist.Distribution:
-        """Return the distribution of the data, with the batch shape of the prediction.
+        """Return the distribution of the data, given the prediction.
 
         Args:
             prediction: the prediction, `(time, …)`, in the units of the observable.
 
         Returns:
-            A NumPyro distribution.
+            A NumPyro distribution whose batch shape is the shape of the prediction.
         """
 
     @property
     def varies(self) -> bool:
-        """Whether a parameter is a function of time, prediction or forcings, or known for each
-        datum.
-        """
+        """Whether a parameter differs between data, as a `VaryingScale` or a `PerDatum` does."""
         return any(map(may_vary, jax.tree.leaves(self, is_leaf=may_vary)))
 
     @property
     def reads(self) -> tuple[Read, ...]:
-        """The variables that it reads for each datum, also through a noise inside it."""
+        """The variables of the data that this noise, or a noise inside it, reads for each datum."""
         found = []
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
@@ -235,10 +244,10 @@ class AbstractNoise(Module):
         return tuple(found)
 
     def support_of(self, field: str) -> constraints.Constraint:
-        """Return the support of a field whose values are known for each datum.
+        """Return the possible values of a field that holds a `PerDatum`.
 
         Args:
-            field: its name.
+            field: the name of the field.
 
         Returns:
             A NumPyro constraint.
@@ -246,16 +255,16 @@ class AbstractNoise(Module):
         return constraints.positive
 
     def at(self, t: Any, y: Values, u: Values, of_data: Values) -> "AbstractNoise":
-        """Return the noise with its varying parameters evaluated at some times.
+        """Return a copy in which each `VaryingScale` and `PerDatum` is replaced by its values.
 
         Args:
-            t: times, `(time, …)`.
+            t: the times, `(time, …)`.
             y: the predicted values at these times, by name.
             u: the forcings at these times, by name.
-            of_data: known values of each datum, by `PerDatum.variable`.
+            of_data: the values for each `PerDatum`, `(time, …)` by `PerDatum.variable`.
 
         Returns:
-            The noise, whose parameters are numbers or arrays.
+            The noise. Its parameters are numbers, or arrays over the data.
         """
         return jax.tree.map(
             lambda leaf: leaf.at(t, y, u, of_data) if may_vary(leaf) else leaf,
@@ -264,13 +273,13 @@ class AbstractNoise(Module):
         )
 
     def filled(self, of_data: Mapping[str, Any]) -> "AbstractNoise":
-        """Return the noise with known values of each datum filled in; random leaves stay.
+        """Return a copy in which each `PerDatum` is replaced by its values, without `factor`.
 
         Args:
-            of_data: as for `at`.
+            of_data: the values for each `PerDatum`, `(time, …)` by `PerDatum.variable`.
 
         Returns:
-            The noise without `PerDatum`.
+            The noise. Random leaves and each `VaryingScale` stay in it.
         """
 
         def known(leaf: Any) -> Any:
@@ -281,14 +290,16 @@ class AbstractNoise(Module):
         return jax.tree.map(known, self, is_leaf=lambda leaf: may_vary(leaf) or is_random(leaf))
 
     def ruled_out(self, values: Float[np.ndarray, "time ..."]) -> tuple[np.ndarray, str]:
-        """Flag the data outside the support.
+        """Flag the data that are impossible under this noise.
+
+        Call it on a noise without `PerDatum`, from `filled`.
 
         Args:
-            values: data, `(time, …)`, NaN where missing. Known values of each datum must be filled
-                in.
+            values: the data, `(time, …)`, NaN where missing.
 
         Returns:
-            The flags, and a description of the support for the first flagged datum.
+            Flags `(time, …)` of the data outside the support, and a description of the support of
+            the first flagged datum. The description is empty if no datum is flagged.
         """
         outside = ~np.isnan(values) & ~np.asarray(self.support(values))
         if not outside.any():
@@ -301,24 +312,26 @@ class AbstractNoise(Module):
         return outside, describe_support(own)
 
     def known_between(self, values: Float[np.ndarray, "time ..."]) -> tuple[np.ndarray, np.ndarray]:
-        """Return lower and upper bounds of the data; an uncensored datum is both.
+        """Return the bounds between which the values behind the data are known to lie.
+
+        Only censored data have two different bounds. Call it on a noise without `PerDatum`.
 
         Args:
-            values: data, `(time, …)`. Known values of each datum must be filled in.
+            values: the data, `(time, …)`.
 
         Returns:
-            Lower and upper bounds.
+            The lower and the upper bounds, each `(time, …)`.
         """
         return values, values
 
     @property
     def limits(self) -> dict[str, float]:
-        """Limits of what can be seen, as attributes of a forecast; empty for most noises."""
+        """The limits below and above which data are censored, by name; empty for most noise."""
         return {}
 
     @property
     def variance(self) -> Float[Array, ""]:
-        """The variance of normal noise that does not depend on the prediction.
+        """The variance, for normal noise whose variance does not depend on the prediction.
 
         Raises:
             ModelError: if the noise is not normal.
@@ -328,13 +341,15 @@ class AbstractNoise(Module):
         )
 
     def as_predicted(self, values: Float[Array, "time ..."]) -> Float[Array, "time ..."]:
-        """Return data in the units of predictions; for binomial counts their share of the trials.
+        """Convert data to the scale of predictions.
+
+        Binomial counts become shares of their trials. Other data are returned unchanged.
 
         Args:
-            values: data, `(time, …)`.
+            values: the data, `(time, …)`.
 
         Returns:
-            The data, `(time, …)`.
+            The converted data, `(time, …)`.
         """
         return values
 
@@ -345,18 +360,19 @@ class AbstractNoise(Module):
             values: data or predictions, `(time, …)`, in the units of the observable.
 
         Returns:
-            The transformed values.
+            The transformed values, `(time, …)`; by default unchanged.
         """
         return values
 
     def spread(
         self, prediction: Float[Array, "time ..."], variance: Float[Array, "time ..."] | None = None
     ) -> Float[Array, "time ..."]:
-        """Return the approximate standard deviation of the noise on the scale of `link`.
+        """Return the approximate standard deviation of the data on the scale of `link`.
 
         Args:
             prediction: the prediction, `(time, …)`, in the units of the observable.
-            variance: the variance of the prediction itself, in squared units; None if it is exact.
+            variance: the variance of the prediction itself, in squared units. None if the
+                prediction has no variance.
 
         Returns:
             The standard deviation, `(time, …)`.
@@ -366,11 +382,12 @@ class AbstractNoise(Module):
     def around(
         self, prediction: Float[Array, "time ..."], variance: Float[Array, "time ..."] | None = None
     ) -> dist.Distribution:
-        """Return the distribution of the data around an uncertain prediction.
+        """Return the distribution of the data around a prediction that may have a variance.
 
         Args:
             prediction: the prediction, `(time, …)`, in the units of the observable.
-            variance: the variance of the prediction itself, in squared units; None if it is exact.
+            variance: the variance of the prediction itself, in squared units. None if the
+                prediction has no variance.
 
         Returns:
             A NumPyro distribution.
@@ -386,7 +403,7 @@ class AbstractNoise(Module):
 class AbstractCrossCorrelation(Module):
     """The correlation between the residuals of several observables.
 
-    Fields: `observables`, their names.
+    The field `observables` holds the names of these observables.
     """
 
     observables: eqx.AbstractVar[tuple[str, ...]]
@@ -396,10 +413,10 @@ class AbstractCrossCorrelation(Module):
         """Refuse observables that cannot be correlated.
 
         Args:
-            observables: the noise and the dimensions of each observable of a model, by name.
+            observables: a pair of noise and dimensions for each observable of a model, by name.
 
         Raises:
-            ModelError: if one of them cannot be correlated; the message names it.
+            ModelError: if an observable cannot be correlated; the message names it.
         """
 
     @abstractmethod
@@ -410,23 +427,28 @@ class AbstractCrossCorrelation(Module):
         times: Float[Array, " time"],
         befores: Mapping[str, Any],
     ) -> dict[str, dist.Distribution]:
-        """Return the joint distributions of the observables, given earlier data.
+        """Return the distributions of the correlated observables, given earlier data.
 
-        They are correlated only if all are drawn with the same random key.
+        Draws of different observables are correlated only if they use the same random key.
 
         Args:
-            noises: the noise of each observable.
-            predictions: the prediction of each, `(time, …)`, in its units.
-            times: the times of the predictions, which never fall.
-            befores: the earlier residuals of each.
+            noises: the noise of each observable, by name.
+            predictions: the prediction of each observable, `(time, …)`, in its units.
+            times: the times of the predictions, which do not decrease.
+            befores: the earlier residuals by observable, for noise that depends on them.
 
         Returns:
-            NumPyro distributions by observable.
+            A NumPyro distribution by observable.
         """
 
 
 def check_positive(value: Any, where: str) -> None:
-    """Refuse a number that is not positive, or a distribution that is not."""
+    """Raise ModelError for a number that is not positive, or a distribution that may not be.
+
+    Args:
+        value: the number or distribution.
+        where: the name of the parameter, for the error message.
+    """
     if may_be_negative(value):
         what = f"{value}"
         if is_random(value):
@@ -438,12 +460,16 @@ def check_positive(value: Any, where: str) -> None:
 
 
 def may_vary(node: Any) -> bool:
-    """Whether a parameter has its own value for each datum."""
+    """Whether a node may have a different value for each datum."""
     return isinstance(node, (VaryingScale, PerDatum))
 
 
 def _alternatives(noise: type) -> dict[str, tuple[type, ...]]:
-    """Return the types, other than numbers, that the annotations of fields allow."""
+    """Return the types besides `Scalar` that the annotations of a noise class allow.
+
+    Returns:
+        The types by field, for the fields whose annotation is a union with `Scalar`.
+    """
     try:
         hints = get_type_hints(noise)
     except NameError:  # an annotation that is only known to the type checker

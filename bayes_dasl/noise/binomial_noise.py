@@ -13,19 +13,21 @@ from ..errors import ModelError
 from ..random import Scalar, is_random
 from .abstract_noise import AbstractNoise, PerDatum, per_datum
 
-# Distance of a probability from 0 and 1: a solver may leave the interval or reach its ends.
+# Smallest distance of a probability from 0 and 1, since a solver may reach or leave the interval.
 _NEAR = 1e-9
 
 
 class AbstractOfTrials(AbstractNoise):
-    """Counts of successes in a known number of trials, each with the predicted probability.
+    """Base class of noise of counts: successes in a known number of trials.
+
+    The layer predicts the probability of a success.
 
     Args:
-        trials: the number of trials, or the name of a variable of the data with the number of each
-            datum.
+        trials: the number of trials of every datum, or the name of a variable of the data that
+            holds the number of trials of each datum.
 
     Raises:
-        ModelError: if the trials are no known whole number.
+        ModelError: if `trials` is neither a known whole number nor a name.
     """
 
     trials: int | PerDatum = eqx.field(converter=per_datum)
@@ -52,7 +54,7 @@ class AbstractOfTrials(AbstractNoise):
         return super().support_of(field)
 
     def as_predicted(self, values: Float[Array, "time ..."]) -> Float[Array, "time ..."]:
-        """Return the share of successes, which is what a layer predicts."""
+        """Convert counts to shares of successes, which are the scale of predictions."""
         return values / self._divisor
 
     def spread(
@@ -62,25 +64,26 @@ class AbstractOfTrials(AbstractNoise):
 
     @property
     def _divisor(self) -> Any:
-        """The number of trials, at least 1: without a trial there is no share."""
+        """The number of trials, but at least 1, by which counts are divided."""
         return jnp.maximum(jnp.asarray(self.trials, float), 1.0)
 
     @property
     def _number(self) -> Any:
-        """The number of trials as integers."""
+        """The number of trials, converted to integers."""
         return jnp.asarray(jnp.round(jnp.asarray(self.trials, float)), int)
 
 
 def _share(prediction: Float[Array, "time ..."]) -> Float[Array, "time ..."]:
-    """Keep a predicted probability inside (0, 1)."""
+    """Clip a predicted probability to the inside of (0, 1)."""
     return jnp.clip(prediction, _NEAR, 1 - _NEAR)
 
 
 class BinomialNoise(AbstractOfTrials):
-    r"""Binomial counts with the predicted probability z: $y \sim \mathrm{Binomial}(n, z)$.
+    r"""Binomial counts y with the predicted probability z: $y \sim \mathrm{Binomial}(n, z)$.
 
     Args:
-        trials: n, a number, or the name of a variable of the data with the number of each datum.
+        trials: n, the number of trials, or the name of a variable of the data that holds the number
+            of trials of each datum.
     """
 
     def __call__(self, prediction: Float[Array, "time ..."]) -> dist.Distribution:
@@ -88,11 +91,14 @@ class BinomialNoise(AbstractOfTrials):
 
 
 class BetaBinomialNoise(AbstractOfTrials):
-    r"""Over-dispersed binomial counts: $y \sim \mathrm{BetaBinomial}(n, k z, k (1 - z))$.
+    r"""Over-dispersed binomial counts y: $y \sim \mathrm{BetaBinomial}(n, k z, k (1 - z))$.
+
+    z is the predicted probability of a success.
 
     Args:
-        trials: n, a number, or the name of a variable of the data with the number of each datum.
-        concentration: k, without a unit: the variance is $n z (1 - z)\, (k + n) / (k + 1)$.
+        trials: n, the number of trials, or the name of a variable of the data that holds the number
+            of trials of each datum.
+        concentration: k, without a unit. The variance of y is $n z (1 - z)\, (k + n) / (k + 1)$.
     """
 
     concentration: Scalar

@@ -22,17 +22,17 @@ class BoxCoxNoise(AbstractNoise):
 
     $g(y) = ((y + c)^\lambda - 1) / \lambda$
 
-    A power of 0 is the logarithm, $g(y) = \log(y + c)$; a power of 0.5 is twice a square root; a
-    power of 1 leaves data as they are. Errors grow with the prediction, and faster for a smaller
-    power. Densities, log scores and forecasts are those of the data in their own units. For a
-    positive power the normal distribution is truncated at y + c = 0. The prediction is the median
-    as long as that is far away.
+    y is the datum and z the prediction. For λ = 0, g is the logarithm $\log(y + c)$; for λ = 0.5 it
+    is a square root, up to constants; for λ = 1 it only shifts the data. If λ < 1, errors grow with
+    the prediction, and faster for a smaller λ. Densities, log scores and forecasts refer to the
+    data in their own units. For λ > 0 the normal distribution is truncated at y + c = 0. The
+    prediction is the median of the data if this bound is many σ below g(z).
 
     Args:
         scale: σ, on the transformed scale, or a `VaryingScale`.
         power: λ, not negative: a number, or a distribution such as `dist.Uniform(0.0, 1.0)`.
-        shift: c, a known number in the units of the observable; data lie above −c. If data may be
-            zero, half of the smallest positive value is a choice.
+        shift: c, a known number in the units of the observable. Data must be above −c. If data may
+            be zero, half of the smallest positive value is a common choice.
 
     Raises:
         ModelError: if the power may be negative, or the shift is unknown or negative.
@@ -65,7 +65,10 @@ class BoxCoxNoise(AbstractNoise):
 
 
 def refuse_power_or_shift(noise: Any) -> None:
-    """Raise ModelError if a power may be negative, or a shift is unknown or negative."""
+    """Raise ModelError if the `power` of a noise may be negative, or its `shift` is invalid.
+
+    A shift is valid if it is a known number that is not negative.
+    """
     kind = type(noise).__name__
     power = noise.power
     shift = noise.shift

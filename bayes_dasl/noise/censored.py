@@ -1,4 +1,4 @@
-"""Censored data: only bounds of a value are known, such as a limit of quantification."""
+"""Censored data, for which only bounds of the value are known, such as a detection limit."""
 
 import math
 from typing import Any, ClassVar
@@ -19,28 +19,33 @@ from .sequential import Before
 
 
 class Censored(AbstractNoise):
-    r"""Censored data, around the noise of the values themselves.
+    r"""Noise of censored data, of which only bounds are known.
 
-    A datum below a limit contributes $P(y \le \text{limit})$, one above it $P(y \ge \text{limit})$,
-    and one between two limits the probability between them. Forecasts are of the values themselves,
-    as if they could be seen.
+    A left-censored datum y contributes $P(y \le \text{limit})$ to the likelihood, a right-censored
+    datum $P(y \ge \text{limit})$. A datum between two limits contributes the probability between
+    them. Forecasts are of the uncensored values.
 
-    Without limits the data state which values are censored, in a variable `<observable>_censored`
-    with the dimensions of the observable. 0 is a value that was seen. 1 (left-censored) is at most
-    the value given, −1 (right-censored) at least the value given. An optional variable
-    `<observable>_limit` has the other bound of an interval, NaN for none.
+    If neither `below` nor `above` is given, the data state which values are censored, in a variable
+    `<observable>_censored` with the dimensions of the observable:
 
-    With correlated residuals the filter uses the mean and variance of a censored residual given its
-    bounds, as if it were still normal. Log densities are then approximate.
+    - 0: the value was measured.
+    - 1 (left-censored): the true value is at most the given value.
+    - −1 (right-censored): the true value is at least the given value.
+
+    An optional variable `<observable>_limit` holds the other bound of an interval, NaN for none.
+
+    For noise with correlated residuals, the log density is approximate. The filter then uses a
+    normal distribution with the mean and variance of the censored residual given its bounds.
 
     Args:
-        noise: the noise of the values, such as `bd.LogNormalNoise(0.2)`.
-        below: a lower limit, in the units of the observable: data at or below it are left-censored.
-        above: an upper limit: data at or above it are right-censored.
+        noise: the noise of the uncensored values, such as `bd.LogNormalNoise(0.2)`.
+        below: the lower limit, in the units of the observable. Data at or below it are
+            left-censored.
+        above: the upper limit, in the same units. Data at or above it are right-censored.
 
     Raises:
-        ModelError: if the noise has no known distribution function, or limits are not increasing
-            numbers.
+        ModelError: if `noise` is no noise or is censored itself, or if the limits are not
+            increasing numbers. When called, if the noise has no known distribution function.
     """
 
     noise: AbstractNoise
@@ -89,13 +94,13 @@ class Censored(AbstractNoise):
         *,
         same: bool,
     ) -> Before:
-        """Return the residuals of earlier data, with the bounds of censored ones.
+        """Return the residuals of earlier data, with bounds for censored data.
 
         Args:
-            times: increasing.
-            data: NaN where missing, in the units of the observable.
+            times: the increasing times of the earlier data.
+            data: the earlier data, in the units of the observable, NaN where missing.
             prediction: the prediction at these times, in the same units.
-            same: whether the times to predict are these.
+            same: whether the times to predict are the same times.
 
         Returns:
             The earlier residuals.
@@ -110,13 +115,13 @@ class Censored(AbstractNoise):
         before: Before | None,
         variance: Float[Array, "time ..."] | None = None,
     ) -> dist.Distribution:
-        """Return the distribution of each datum given earlier ones.
+        """Return the distribution of each datum given earlier data.
 
         Args:
             prediction: the prediction, `(time, …)`, in the units of the observable.
-            times: the times of the prediction, which never fall.
-            before: earlier residuals; None for draws without data.
-            variance: the variance of the prediction, which must be None.
+            times: the times of the prediction, which do not decrease.
+            before: the earlier residuals; None for draws without data.
+            variance: the variance of the prediction itself, which must be None.
 
         Returns:
             A NumPyro distribution.
@@ -139,14 +144,14 @@ class Censored(AbstractNoise):
     def around(
         self, prediction: Float[Array, "time ..."], variance: Float[Array, "time ..."] | None = None
     ) -> dist.Distribution:
-        """Return the distribution of the data around an uncertain prediction."""
+        """Return the distribution of censored data around a prediction that has a variance."""
         return self.censored(self.noise.around(prediction, variance))
 
     def censored(self, law: dist.Distribution) -> dist.Distribution:
         """Return the distribution of data that may be censored.
 
         Args:
-            law: the distribution of the values themselves.
+            law: the distribution of the uncensored values.
 
         Returns:
             A NumPyro distribution.
@@ -162,7 +167,11 @@ class Censored(AbstractNoise):
         return CensoredLaw(law, jax.tree_util.Partial(known_between, **self._bounds()))
 
     def _bounds(self) -> dict[str, Any]:
-        """Return the arguments of `known_between`: flags, other bounds, and limits of all data."""
+        """Return the keyword arguments of `bayes_dasl.data.censoring.known_between`.
+
+        `code` flags the censored data, `limit` is the other bound of an interval, `below` and
+        `above` are the limits of all data.
+        """
         return {
             "code": 0.0 if self.code is None else self.code,
             "limit": math.nan if self.limit is None else self.limit,
@@ -202,7 +211,7 @@ class Censored(AbstractNoise):
 
 
 def _finite_or_nan(value: Any) -> float:
-    """Return a number as a float; NaN for anything else."""
+    """Return a number as a float; NaN for anything else, including booleans."""
     is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
     if is_number:
         return float(value)

@@ -1,4 +1,4 @@
-"""Common noises: normal, proportional, log-normal, Student's t, Poisson, negative binomial."""
+"""Common observation noise: normal, proportional, log-normal, Student's t, and noise of counts."""
 
 from typing import Any, ClassVar
 
@@ -14,12 +14,12 @@ from .abstract_noise import SMALLEST, AbstractNoise, PerDatum, VaryingScale, per
 
 
 class AbstractScaled(AbstractNoise):
-    """Noise with an unknown scale, a known error of each datum, or both.
+    """Base class of noise with a scale, a known error of each datum, or both.
 
     Args:
-        scale: the unknown scale, or a `VaryingScale`; None if there is only a `known_error`.
+        scale: the scale, or a `VaryingScale`; None if there is only a `known_error`.
         known_error: the measurement error of each datum, as the name of a variable of the data or a
-            `PerDatum`. It adds to the scale in quadrature.
+            `PerDatum`. Its square is added to the square of the scale.
 
     Raises:
         ModelError: if both are None.
@@ -40,7 +40,7 @@ class AbstractScaled(AbstractNoise):
             )
 
     def support_of(self, field: str) -> constraints.Constraint:
-        # With a scale beside it, a datum may have no error of its own.
+        # If there is a scale too, the known error of a datum may be zero.
         beside = field == "known_error" and self.scale is not None
         if beside:
             return constraints.nonnegative
@@ -48,7 +48,7 @@ class AbstractScaled(AbstractNoise):
 
     @property
     def sigma(self) -> Any:
-        r"""The standard deviation of each datum: $\sqrt{\text{scale}^2 + \text{known error}^2}$."""
+        r"""The total scale of each datum: $\sqrt{\text{scale}^2 + \text{known error}^2}$."""
         if self.known_error is None:
             return self.scale
         known = jnp.asarray(self.known_error)
@@ -58,7 +58,7 @@ class AbstractScaled(AbstractNoise):
 
 
 class NormalNoise(AbstractScaled):
-    r"""Normal noise: $y \sim N(z, \sigma)$.
+    r"""Normal noise of a datum y around its prediction z: $y \sim N(z, \sigma)$.
 
     Args:
         scale: σ, in the units of the observable, or a `VaryingScale`; None if there is only a
@@ -84,12 +84,14 @@ class NormalNoise(AbstractScaled):
 class CombinedNoise(AbstractNoise):
     r"""Normal noise with a constant and a proportional part: $y \sim N(z, \sqrt{a^2 + (b z)^2})$.
 
+    y is the datum and z its prediction.
+
     Args:
-        additive: a, in the units of the observable: the error of a small prediction; None for a
+        additive: a, the error for a prediction of zero, in the units of the observable. None for a
             purely proportional error.
         proportional: b, without a unit: 0.2 is an error of 20 % of a large prediction.
         known_error: the measurement error of each datum, in the units of the observable, as the
-            name of a variable of the data or a `PerDatum`; its square adds to the other two.
+            name of a variable of the data or a `PerDatum`. Its square is added to the variance.
 
     Raises:
         ModelError: if a parameter may be negative.
@@ -107,10 +109,10 @@ class CombinedNoise(AbstractNoise):
     def around(
         self, prediction: Float[Array, "time ..."], variance: Float[Array, "time ..."] | None = None
     ) -> dist.Distribution:
-        r"""Return a normal distribution with the mean and variance of data around an uncertain
-        prediction.
+        r"""Return a normal distribution of the data around a prediction z that has a variance.
 
-        With $E[z] = m$ and $\mathrm{Var}[z] = v$ the variance is $v + a^2 + b^2 (m^2 + v)$.
+        With $E[z] = m$ and $\mathrm{Var}[z] = v$ its mean is m and its variance is
+        $v + a^2 + b^2 (m^2 + v)$.
         """
         if variance is None:
             return self(prediction)
@@ -119,7 +121,7 @@ class CombinedNoise(AbstractNoise):
         )
 
     def _variance(self, square: Float[Array, "time ..."]) -> Float[Array, "time ..."]:
-        """Return the variance of the noise, given the mean square of the prediction."""
+        """Return the variance of the noise, given the mean of the squared prediction."""
         constant = sum(
             jnp.square(jnp.asarray(v)) for v in (self.additive, self.known_error) if v is not None
         )
@@ -129,7 +131,9 @@ class CombinedNoise(AbstractNoise):
 
 
 class LogNormalNoise(AbstractScaled):
-    r"""Relative noise around the median z: $\log y \sim N(\log z, \sigma)$.
+    r"""Log-normal noise: $\log y \sim N(\log z, \sigma)$, so that the prediction z is the median.
+
+    y is the datum.
 
     Args:
         scale: σ, without a unit, or a `VaryingScale`; None if there is only a `known_error`.
@@ -165,7 +169,10 @@ class LogNormalNoise(AbstractScaled):
     def around(
         self, prediction: Float[Array, "time ..."], variance: Float[Array, "time ..."] | None = None
     ) -> dist.Distribution:
-        """Return the distribution around a log-normal prediction with this mean and `variance`."""
+        """Return the distribution of the data around a prediction with a variance.
+
+        The prediction is treated as a log-normal variable with mean `prediction` and `variance`.
+        """
         if variance is None:
             return self(prediction)
         # The mean of a log-normal variable exceeds its median by half the log variance.
@@ -176,14 +183,17 @@ class LogNormalNoise(AbstractScaled):
 def _log_variance(
     mean: Float[Array, "time ..."], variance: Float[Array, "time ..."]
 ) -> Float[Array, "time ..."]:
-    r"""Return the variance of the logarithm of a log-normal variable: $\log(1 + v / m^2)$."""
+    r"""Return the variance of the logarithm of a log-normal variable: $\log(1 + v / m^2)$.
+
+    m is its mean and v its variance.
+    """
     return jnp.log1p(variance / jnp.square(jnp.maximum(mean, SMALLEST)))
 
 
 class StudentTNoise(AbstractScaled):
     r"""Student's t noise, robust to outliers: $y \sim t_\nu(z, \sigma)$.
 
-    The variance is infinite unless ν > 2.
+    y is the datum and z its prediction. The variance is infinite unless ν > 2.
 
     Args:
         scale: σ, in the units of the observable, or a `VaryingScale`; None if there is only a
@@ -203,15 +213,15 @@ class StudentTNoise(AbstractScaled):
     def spread(
         self, prediction: Float[Array, "time ..."], variance: Float[Array, "time ..."] | None = None
     ) -> Float[Array, "time ..."]:
-        # One over the root of the Fisher information of the location, (ν + 1) / ((ν + 3) σ²):
-        # the variance may be infinite.
+        # The variance may be infinite. So take the inverse root of the Fisher information of the
+        # location, (ν + 1) / ((ν + 3) σ²).
         df = jnp.asarray(self.df)
         found = jnp.asarray(self.sigma) * jnp.sqrt((df + 3) / (df + 1))
         return jnp.broadcast_to(found, prediction.shape)
 
 
 class PoissonNoise(AbstractNoise):
-    r"""Poisson counts, whose variance is their mean: $y \sim \mathrm{Poisson}(z)$."""
+    r"""Poisson counts y with mean and variance z, the prediction: $y \sim \mathrm{Poisson}(z)$."""
 
     counts_by_moments: ClassVar[bool] = True
 
@@ -224,10 +234,10 @@ class PoissonNoise(AbstractNoise):
 
 
 class NegativeBinomialNoise(AbstractNoise):
-    """Negative binomial counts, with mean z and variance $z + z^2 / k$.
+    """Negative binomial counts, whose mean is the prediction z and whose variance is $z + z^2 / k$.
 
     Args:
-        concentration: k, without a unit; for large k the counts are Poisson.
+        concentration: k, without a unit. For large k the distribution is nearly Poisson.
     """
 
     concentration: Scalar

@@ -1,4 +1,4 @@
-"""Noise with extra zeros: zero-inflated counts, and hurdle models of amounts."""
+"""Noise with extra zeros: zero-inflated counts, and hurdle models of zeros and positive data."""
 
 from abc import abstractmethod
 from typing import Any, ClassVar
@@ -18,7 +18,7 @@ from .sequential import Autocorrelated, Before
 
 
 class AbstractWithZeros(AbstractNoise):
-    """Noise around another one, with a share of zeros.
+    """Base class of noise that mixes another noise with a share of zeros.
 
     Args:
         noise: the other noise.
@@ -51,17 +51,20 @@ class AbstractWithZeros(AbstractNoise):
 
     @abstractmethod
     def _refuse_noise(self) -> None:
-        """Raise ModelError if the noise inside has the wrong support."""
+        """Raise ModelError if the support of the other noise is not suitable."""
 
     def _possible(self) -> bool:
-        """Whether the noise inside has no negative data."""
+        """Whether the other noise has no negative data."""
         return bounds(self.noise.support).get("lower", -1.0) >= 0
 
 
 class ZeroInflatedNoise(AbstractWithZeros):
-    r"""Zero-inflated counts: some are zero for a reason of their own, the others follow a noise.
+    r"""Zero-inflated counts: a count is zero with an extra probability, else it follows a noise.
 
-    $P(y) = \pi\, [y = 0] + (1 - \pi)\, p(y \mid z)$, so that the mean of the data is $(1 - \pi) z$
+    $P(y) = \pi\, [y = 0] + (1 - \pi)\, p(y \mid z)$
+
+    y is the count, z the prediction and p the distribution of the other noise. If the mean of p is
+    z, the mean of y is $(1 - \pi) z$.
 
     Args:
         noise: the noise of the counts, such as `bd.NegativeBinomialNoise(3.0)`.
@@ -69,7 +72,7 @@ class ZeroInflatedNoise(AbstractWithZeros):
             4.0)`.
 
     Raises:
-        ModelError: if the noise is not one of counts, or the share may lie outside 0 and 1.
+        ModelError: if the noise is not for counts, or the share may lie outside 0 and 1.
     """
 
     def _refuse_noise(self) -> None:
@@ -93,10 +96,12 @@ class ZeroInflatedNoise(AbstractWithZeros):
 class HurdleNoise(AbstractWithZeros):
     r"""Hurdle model of data that are zero or positive, such as daily rain.
 
-    $P(y = 0) = \pi$, and otherwise $(1 - \pi)\, p(y \mid z)$, where p is the noise without its
-    zeros. For amounts, the log density of a zero is the log probability. With correlated residuals
-    a zero counts as missing, since it says nothing of them. If small amounts and zeros come
-    together, use `bd.filtering.CorrelatedBoxCoxNoise`.
+    $P(y = 0) = \pi$; for y > 0 the density is $(1 - \pi)\, p(y \mid z)$
+
+    y is the datum, z the prediction, and p the distribution of the other noise, conditional on
+    y > 0. For a zero among continuous data, the log density is the log probability π of a zero.
+    With correlated residuals a zero is treated as missing, since it carries no information about
+    them. If zeros occur mostly near small amounts, use `bd.filtering.CorrelatedBoxCoxNoise`.
 
     Args:
         noise: the noise of positive data, such as `bd.LogNormalNoise(0.5)`, a
@@ -104,8 +109,8 @@ class HurdleNoise(AbstractWithZeros):
         zeros: π, the share of zeros: a number, or a distribution such as `dist.Beta(1.0, 1.0)`.
 
     Raises:
-        ModelError: if the noise has negative data, or amounts that may be zero, or if the share may
-            lie outside 0 and 1.
+        ModelError: if the noise allows negative data, or is continuous and allows zero. Also if the
+            share may lie outside 0 and 1.
     """
 
     has_masses: ClassVar[bool] = True
@@ -122,13 +127,13 @@ class HurdleNoise(AbstractWithZeros):
         *,
         same: bool,
     ) -> Before:
-        """Return the residuals of earlier data, without the zeros.
+        """Return the residuals of earlier data, with zeros as missing data.
 
         Args:
-            times: increasing.
-            data: NaN where missing, in the units of the observable.
+            times: the increasing times of the earlier data.
+            data: the earlier data, in the units of the observable, NaN where missing.
             prediction: the prediction at these times, in the same units.
-            same: whether the times to predict are these.
+            same: whether the times to predict are the same times.
 
         Returns:
             The earlier residuals.
@@ -143,13 +148,13 @@ class HurdleNoise(AbstractWithZeros):
         before: Before | None,
         variance: Float[Array, "time ..."] | None = None,
     ) -> dist.Distribution:
-        """Return the distribution of each datum given earlier ones.
+        """Return the distribution of each datum given earlier data.
 
         Args:
             prediction: the prediction, `(time, …)`, in the units of the observable.
-            times: the times of the prediction, which never fall.
-            before: earlier residuals; None for draws without data.
-            variance: the variance of the prediction, which must be None.
+            times: the times of the prediction, which do not decrease.
+            before: the earlier residuals; None for draws without data.
+            variance: the variance of the prediction itself, which must be None.
 
         Returns:
             A NumPyro distribution.
@@ -157,7 +162,7 @@ class HurdleNoise(AbstractWithZeros):
         inner: Any = self.noise
         amounts = inner.given(prediction, times, before, variance)
         zeros = jnp.asarray(self.zeros)
-        # Zeros are independent, amounts are not: draw all amounts together, then the zeros.
+        # Zeros are independent, positive amounts are not: draw all amounts jointly, then the zeros.
         path = jax.tree_util.Partial(_sample_of, Hurdle(amounts, zeros))
         return Autocorrelated(Hurdle(amounts.alone, zeros), path)
 
@@ -190,5 +195,5 @@ class HurdleNoise(AbstractWithZeros):
 
 
 def _sample_of(law: dist.Distribution, key: Any) -> Any:
-    """Draw from a distribution: a function, so that `Partial` is a pytree."""
+    """Draw from a distribution; as a function, so that `jax.tree_util.Partial` can hold it."""
     return law.sample(key)

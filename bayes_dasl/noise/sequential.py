@@ -1,4 +1,4 @@
-"""Correlated noise: residuals of earlier data, and the distribution of each datum given them."""
+"""Correlated noise: earlier residuals, and the distribution of each datum given these."""
 
 from typing import Any, NamedTuple
 
@@ -12,13 +12,14 @@ from .._statistics.tails import log_tails, truncated_moments
 
 
 class Seen(NamedTuple):
-    """Residuals of an observable at some times.
+    """The residuals of an observable at some times.
 
     Args:
-        residuals: data minus predictions on the scale of `link`; any number where missing.
-        there: flags of the residuals that are not missing.
-        bounds: the lower and upper bound of each censored residual; −∞ and ∞ for one that was
-            measured. None if nothing is censored.
+        residuals: data minus predictions on the scale of `AbstractNoise.link`. Any number where the
+            datum is missing.
+        there: flags of the residuals whose datum is not missing.
+        bounds: the lower and the upper bounds of the residuals. Both are infinite for a residual
+            that is not censored. None if no residual can be censored.
     """
 
     residuals: Float[Array, "time ..."]
@@ -27,13 +28,13 @@ class Seen(NamedTuple):
 
 
 class Before(NamedTuple):
-    """Earlier data of an observable.
+    """The earlier residuals of an observable, and their white noise.
 
     Args:
-        times: increasing, `(past,)`.
+        times: their increasing times, `(past,)`.
         seen: the residuals at these times, `(past, …)`.
-        white: the standard deviation of the white noise of each.
-        same: whether the times to predict are these.
+        white: the standard deviation of the uncorrelated part of the noise, `(past, …)`.
+        same: whether the times to predict are the same times.
     """
 
     times: Float[Array, " past"]
@@ -43,11 +44,15 @@ class Before(NamedTuple):
 
 
 class Autocorrelated(dist.Distribution):
-    """Autocorrelated data: the distribution of each given earlier ones, and joint draws.
+    """The joint distribution of autocorrelated data.
+
+    `mean`, `variance` and `log_prob` are those of each datum given all earlier data. `sample` draws
+    all data jointly.
 
     Args:
-        alone: the distribution of each datum given earlier ones, normal or a transformed normal.
-        path: a function of a random key that draws all data together, before they are transformed.
+        alone: the distribution of each datum given earlier data, normal or a transformed normal.
+        path: a function of a random key that draws all data jointly, before the transforms of
+            `alone` are applied.
     """
 
     pytree_data_fields = ("alone", "path")
@@ -70,7 +75,7 @@ class Autocorrelated(dist.Distribution):
         return self.alone.variance
 
     def log_tails(self, value: Any) -> Any:
-        """Return the logarithms of P(Y ≤ value) and P(Y > value) of each datum."""
+        """Return log P(Y ≤ value) and log P(Y > value) for each datum Y, given earlier data."""
         return log_tails(self.alone, value)
 
     def sample(self, key: Any, sample_shape: tuple[int, ...] = ()) -> Array:
@@ -87,13 +92,14 @@ class Autocorrelated(dist.Distribution):
 
 
 def on_link(law: Any) -> tuple[Array, Array]:
-    """Return the location and scale of each datum given earlier ones, on the scale of `link`.
+    """Return the parameters of the normal distribution of each datum on the scale of `link`.
 
     Args:
-        law: the distribution of data with correlated noise.
+        law: the distribution of data with correlated noise, an `Autocorrelated` that may be
+            censored.
 
     Returns:
-        Location and scale of a normal distribution.
+        The location and the scale of each datum given earlier data, both `(time, …)`.
     """
     alone = getattr(law, "uncensored", law).alone
     amounts: Any = alone.base_dist if isinstance(alone, Hurdle) else alone
@@ -101,18 +107,18 @@ def on_link(law: Any) -> tuple[Array, Array]:
 
 
 def within(seen: Seen, expected: Array, variance: Array) -> tuple[Array, Array | None]:
-    """Return the mean of each residual given its bounds, and its remaining share of the variance.
+    """Return the mean and the relative variance of each residual, given its bounds.
 
-    A censored residual has a truncated normal distribution.
+    A censored residual has a truncated normal distribution between its bounds.
 
     Args:
-        seen: residuals.
+        seen: the residuals.
         expected: their means given earlier data.
         variance: their positive variances given earlier data.
 
     Returns:
-        The means, and the share of the variance that remains, 0 for a measured one; None for the
-        share if nothing can be censored.
+        The means, and the variances as shares of `variance`, which are 0 for residuals that are not
+        censored. The second is None if no residual can be censored.
     """
     if seen.bounds is None:
         return seen.residuals, None

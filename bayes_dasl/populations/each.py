@@ -22,25 +22,27 @@ from ..random import is_random, paths, shape_of
 from .population_and_varying import Over, expanded, varies
 
 _WASTE = 0.3
-"""Largest share of unneeded rows that are solved so that members have one shape."""
+"""Largest number of padded rows, as a share of the needed rows, to give members one shape."""
 
 
 class Each(AbstractPopulation):
-    """One layer for each member of a population, all solved at once.
+    """One layer for each member of a population, such as a subject or a site.
 
-    Parameters that are `varying`, in the layer or in the noise of the model, have one value for
-    each member; all others are shared. Predictions have one more dimension: data are
-    `(time, subject)`, with NaN where a member was not observed. Forcings may have that dimension
-    too; forcings along time alone are the same for all members.
+    All members are solved together. Parameters made by `bd.population` or `bd.varying`, in the
+    layer or in the noise of the model, have one value for each member. All other parameters are
+    shared. Predictions and data have one more dimension, as in `(time, subject)`. Data are NaN
+    where a member was not observed. Forcings may have this dimension too; forcings along time alone
+    are the same for all members.
 
     Args:
         layer: the layer of one member.
-        members: names or numbers of the members in the data, such as `data["subject"].values`.
-        dim: their dimension.
+        members: the names or numbers of the members, such as `data["subject"].values`.
+        dim: the name of the dimension of members in the data.
 
     Raises:
-        ModelError: if the layer is a filter, members are not distinct names or numbers, nothing
-            varies, or known numbers or doses belong to other members.
+        ModelError: if the layer is a filter, if members are not distinct names or numbers, or if no
+            parameter varies. Also if known numbers of members have another length, or doses belong
+            to other members.
     """
 
     layer: AbstractLayer
@@ -68,18 +70,18 @@ class Each(AbstractPopulation):
             raise ModelError("nothing in the layer is varying: its members would all be the same")
 
     def over_members(self, tree: Any) -> tuple[Any, tuple[str, ...]]:
-        """Expand `varying` parameters to one value for each member.
+        """Expand varying parameters to arrays with one value for each member.
 
         Args:
-            tree: a layer, or noise.
+            tree: the layer of one member, or a noise.
 
         Returns:
-            The tree with arrays over members, and the dotted paths of these arrays.
+            The tree with these arrays, and the dotted paths of the arrays.
 
         Raises:
             ModelError: if groups have the name of another dimension.
         """
-        # 1. Paths of parameters that vary; 2. one value of each for each member.
+        # Find the paths of parameters that vary, and expand each parameter.
         held = jtu.tree_flatten_with_path(tree, is_leaf=is_random)[0]
         varied = tuple(dotted(path) for path, leaf in held if varies(leaf))
         every = Over(len(self.members))
@@ -96,16 +98,16 @@ class Each(AbstractPopulation):
         return found, varied
 
     def positions(self, names: Any) -> np.ndarray:
-        """Indices of members by name.
+        """Return the positions of some members in `members`.
 
         Args:
-            names: names of members, `(member,)`.
+            names: the names of the members, `(member,)`.
 
         Returns:
-            The place of each in `members`.
+            The position of each, from 0.
 
         Raises:
-            DataError: for a name that is no member.
+            DataError: if a name is no member.
         """
         known = {name: i for i, name in enumerate(self.members)}
         for name in np.asarray(names).tolist():
@@ -132,10 +134,10 @@ class Each(AbstractPopulation):
         return {name: (*inner.get(name, ()), self.dim) for name in self.outputs}
 
     def __leaf_dims__(self, path: tuple[str, ...]) -> dict[str, tuple[Any, ...]]:
-        """Dimension and labels of a random leaf that varies between members.
+        """Return the dimension of a random leaf that varies between members.
 
         Args:
-            path: the names from this layer to the leaf.
+            path: the names of fields and keys from this layer to the leaf.
 
         Returns:
             `{dim: members}`, or an empty dict for a shared leaf.
@@ -144,7 +146,7 @@ class Each(AbstractPopulation):
 
     @property
     def _one(self) -> AbstractLayer:
-        """The layer of the first member, with ones in place of random leaves that vary."""
+        """The layer of the first member, with ones in place of varying random leaves."""
 
         def first(path, leaf):
             if dotted(path) not in self.varied:
@@ -154,17 +156,18 @@ class Each(AbstractPopulation):
         return jtu.tree_map_with_path(first, self.layer, is_leaf=is_random)
 
     def own_rows(self, observed: Mapping[str, Array]) -> OwnRows | None:
-        """Rows at which each member was observed.
+        """Return the rows of the data at which each member was observed.
 
         Args:
             observed: the data by name, `(time, …, member)`, NaN where missing.
 
         Returns:
-            None if the layer needs all times, or if own rows would save little.
+            The rows. None if the layer needs all times, or if solving only these rows would save
+            little.
         """
         if not self._one.pointwise:
             return None
-        # 1. Which rows `(time, member)` hold any observation.
+        # 1. Flag the rows `(time, member)` that hold any observation.
         each = (~np.isnan(np.asarray(values)) for values in observed.values())
         seen = np.any([one.any(axis=tuple(range(1, one.ndim - 1))) for one in each], axis=0)
         seen[-1, ~seen.any(0)] = True  # a member without observations has a solve too
@@ -178,7 +181,7 @@ class Each(AbstractPopulation):
         return OwnRows(np.maximum.accumulate(index, axis=0), own)
 
     def __call__(self, inputs: Inputs) -> Prediction:
-        # Inputs for all members: those along time alone are the same for each of them.
+        # Inputs that all members have in common.
         at = inputs.coordinates.get(self.dim, jnp.arange(len(self.members)))
         others = {name: places for name, places in inputs.coordinates.items() if name != self.dim}
         common = dataclasses.replace(inputs, coordinates=others, own_forcings={})
@@ -207,16 +210,27 @@ class Each(AbstractPopulation):
     def _of_all(
         self, one: Callable[..., tuple], at: Array, times: Array, forcings: Any
     ) -> tuple[Any, ...]:
-        """Predictions of all members by `vmap`, in buckets of members with about as many rows.
+        """Predict all members by `jax.vmap`, in buckets of members with similar numbers of rows.
 
-        Buckets pay for closed forms, whose cost is their rows. A solver takes the same steps for
-        any number of rows, and each bucket would compile another program, so it has one `vmap`.
+        Buckets reduce padding. They are used for layers without a solver, whose cost is
+        proportional to the rows. A solver takes the same steps for any number of rows, and each
+        bucket would compile another program. So layers with a solver have a single bucket.
+
+        Args:
+            one: a function (position of a member, times, own forcings) that returns the fields of
+                its prediction.
+            at: the positions of the members.
+            times: the times, `(time,)` for all members or `(row, member)`.
+            forcings: the forcings that differ between members, with members along the first axis.
+
+        Returns:
+            The fields of the predictions, with members along the first axis.
         """
         if times.ndim == 1:
             return jax.vmap(one, in_axes=(0, None, 0))(at, times, forcings)
         if isinstance(times, Tracer) or self._one.trajectories:
             return jax.vmap(one, in_axes=(0, 1, 0))(at, times, forcings)
-        # Bucket by bucket, then back to the order of the members.
+        # Predict bucket by bucket, then restore the order of the members.
         parts, order = [], []
         for members, rows in buckets(np.asarray(times)):
             of_these = (
@@ -235,15 +249,17 @@ class Each(AbstractPopulation):
 
 
 def buckets(times: Float[np.ndarray, "row member"]) -> list[tuple[np.ndarray, int]]:
-    """Group members by their number of rows, so that padding is less than a third of all rows.
+    """Group members into buckets by their number of rows, so that little padding is needed.
+
+    In each bucket, padded rows are at most 30 % of the needed rows.
 
     Args:
-        times: the times of each member; a member with fewer rows repeats its last time.
+        times: the times of each member. A member with fewer rows repeats its last time.
 
     Returns:
-        For each bucket its members, and the largest number of rows.
+        For each bucket the positions of its members, and their largest number of rows.
     """
-    # From the longest member on, a bucket takes as many shorter ones as the padding allows.
+    # Starting from the member with the most rows, a bucket takes as many members as padding allows.
     rows = np.arange(1, len(times))[:, None]
     needed = 1 + np.max(rows * (times[1:] != times[:-1]), axis=0, initial=0)
     found, order = [], np.argsort(needed, kind="stable")
@@ -258,7 +274,7 @@ def buckets(times: Float[np.ndarray, "row member"]) -> list[tuple[np.ndarray, in
 
 
 def _refuse_doses_of_others(layer: Any, members: tuple[Any, ...]) -> None:
-    """Raise ModelError if doses belong to other members, or to these in another order."""
+    """Raise ModelError unless doses in the layer belong to the same members in the same order."""
     are_doses = lambda node: isinstance(node, AbstractScheduled)  # noqa: E731
     for doses in filter(are_doses, jax.tree.leaves(layer, is_leaf=are_doses)):
         if doses.members and doses.members != members:

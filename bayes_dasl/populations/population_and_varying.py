@@ -16,12 +16,12 @@ from ..random import Dependent, Scalar, Shared, Unknown, dependent, is_random, s
 
 @dataclasses.dataclass(frozen=True)
 class Groups:
-    """Membership of groups.
+    """The assignment of members to groups.
 
     Args:
         dim: the dimension of groups in results, such as "site".
         labels: the name of each group.
-        of: the index of the group of each member.
+        of: for each member the position of its group in `labels`.
     """
 
     dim: str
@@ -30,12 +30,17 @@ class Groups:
 
     @property
     def first(self) -> np.ndarray:
-        """Index of the first member of each group."""
+        """The position of the first member of each group."""
         return np.unique(self.of, return_index=True)[1]
 
 
 class Varying(Unknown):
-    """A parameter with one value for each member or group; `Each` expands it."""
+    """A parameter with one value for each member or group, which `Each` expands to an array.
+
+    Args:
+        one: the distribution of one value, or known numbers, `(member,)`.
+        by: the groups whose members share a value; None for one value for each member.
+    """
 
     pytree_data_fields = ("one",)
     pytree_aux_fields = ("by",)
@@ -72,19 +77,20 @@ class Varying(Unknown):
 
 
 def varying(one: Any, by: Mapping[str, Any] | None = None) -> Any:
-    """A parameter with one value for each member of a population.
+    """Return a parameter with one value for each member of a population.
 
     Args:
         one: the distribution of one member's value, which may depend on shared parameters
-            (`dependent`, `shared`); or known numbers, `(member,)`, such as weights.
-        by: the group of each member, such as `{"site": sites}` with `sites` `(member,)`: members of
-            one group share one value. Groups are names or numbers, and a dimension of results.
+            (`bd.dependent`, `bd.shared`). Or known numbers, `(member,)`, such as body weights.
+        by: the group of each member, such as `{"site": sites}`, where the array `sites` holds a
+            name or number for each member. Members of one group then share one value. The key is
+            the dimension of groups in results.
 
     Returns:
         A parameter for a layer that is wrapped in `bd.Each`.
 
     Raises:
-        ModelError: if `one` is neither a distribution of one value nor an array of numbers, if
+        ModelError: if `one` is neither a distribution of one value nor an array of numbers. Also if
             groups are neither names nor numbers, or if known numbers have groups.
     """
     if is_random(one):
@@ -105,10 +111,10 @@ def varying(one: Any, by: Mapping[str, Any] | None = None) -> Any:
 
 
 def _checked_groups(by: Any) -> Groups:
-    """Groups from `by`.
+    """Convert the argument `by` of `varying` to groups.
 
     Raises:
-        ModelError: if `by` is not a dict with the group of each member.
+        ModelError: if `by` is not a dict with one entry: an array with the group of each member.
     """
     if not isinstance(by, Mapping) or len(by) != 1 or not str(next(iter(by))).isidentifier():
         raise ModelError(
@@ -130,20 +136,22 @@ def _checked_groups(by: Any) -> Groups:
 def population(
     center: Scalar, spread: Scalar, effect: Any = 0.0, *, by: Mapping[str, Any] | None = None
 ) -> Any:
-    r"""A positive random effect: a value for each member, log-normal around the typical one.
+    r"""Return a positive random effect: a log-normal value for each member of a population.
 
-    $\log \theta_i \sim N(\log \text{center} + \text{effect}_i, \text{spread})$
+    $\log \theta_i \sim N(\log \text{center} + \text{effect}_i, \text{spread})$ for member i
 
-    Members share information as far as the data say that they are similar (partial pooling).
+    The more similar the members are according to the data, the more information they share (partial
+    pooling).
 
     Args:
         center: the typical value, in the units of the parameter: a number, or a distribution over
             positive numbers.
-        spread: the scale of the random effect, a standard deviation of logarithms: 0.3 is about
-            30 %.
+        spread: the scale of the random effect, a standard deviation of logarithms. 0.3 is about
+            30 % of the value.
         effect: a covariate effect on the logarithm, such as `slope * bd.varying(log_weight)`.
-        by: the group of each member, as in `{"site": sites}`, for one value for each group. Such a
-            population may be the `center` of another one, whose members lie around their group.
+        by: the group of each member, as in `{"site": sites}`, for one value for each group. The
+            result may be the `center` of another population, whose members vary around the value of
+            their group.
 
     Returns:
         A parameter for a layer that is wrapped in `bd.Each`.
@@ -161,11 +169,12 @@ def population(
 
 
 def log_normal_around(center: Any, spread: Any, effect: Any) -> dist.Distribution:
+    """Return the distribution of a random effect; the arguments are those of `population`."""
     return dist.LogNormal(jnp.log(center) + effect, spread)
 
 
 def varies(leaf: Any) -> bool:
-    """Whether a parameter varies between members, itself or through its arguments."""
+    """Whether a parameter varies between members, directly or because an argument of it varies."""
     if isinstance(leaf, Varying):
         return True
     if isinstance(leaf, Shared):
@@ -175,11 +184,11 @@ def varies(leaf: Any) -> bool:
 
 @dataclasses.dataclass(frozen=True)
 class Over:
-    """The units that have a value of their own: all members, or all groups.
+    """The axis to which a parameter is expanded: all members, or all groups.
 
     Args:
-        members: number of members.
-        groups: the groups; none for all members.
+        members: the number of members.
+        groups: the groups; None for one value for each member.
     """
 
     members: int
@@ -187,13 +196,22 @@ class Over:
 
     @property
     def size(self) -> int:
+        """The number of members or groups."""
         return self.members if self.groups is None else len(self.groups.labels)
 
     def of_each(self, values: Any, what: str) -> Any:
-        """Known values of members (may be traced), or their common value for each group.
+        """Convert known values of members to values along this axis.
+
+        Args:
+            values: one value for each member. For members, JAX may trace them.
+            what: the name of the values in error messages.
+
+        Returns:
+            The same values; for groups, the common value of the members of each group.
 
         Raises:
-            ModelError: if their number differs from the members, or values differ within a group.
+            ModelError: if the number of values differs from that of members, or if values differ
+                within a group.
         """
         if len(values) != self.members:
             raise ModelError(f"there are {self.members} members, but {len(values)} {what}")
@@ -214,10 +232,14 @@ class Over:
 
 
 def expanded(leaf: Any, over: Over) -> Any:
-    """Expand a parameter that varies to an array over members or groups.
+    """Expand a varying parameter to an array over members or groups.
+
+    Args:
+        leaf: the parameter: a `Varying`, or a `Shared` or `Dependent` that contains one.
+        over: the members or groups.
 
     Raises:
-        ModelError: if a group's value would depend on the value of single members.
+        ModelError: if the value of a group would depend on values of single members.
     """
     # 1. A shared parameter keeps its name.
     if isinstance(leaf, Shared):
@@ -227,7 +249,7 @@ def expanded(leaf: Any, over: Over) -> Any:
     # 2. A dependent one is expanded through its arguments.
     if isinstance(leaf, Dependent):
         return _over_members(leaf, over)
-    # 3. A varying one: by groups, as known numbers, or as independent draws.
+    # 3. A `Varying`: values of groups, known numbers, or independent draws.
     if leaf.by is not None:
         return _gathered(leaf, over)
     if not is_random(leaf.one):
@@ -242,11 +264,18 @@ def expanded(leaf: Any, over: Over) -> Any:
 
 
 def _expanded_prior(one: Any, over: Over) -> Any:
+    """Return the joint prior of independent values, one for each member or group."""
     return _over_members(one, over) if isinstance(one, Dependent) else one.expand((over.size,))
 
 
 def _gathered(leaf: Varying, over: Over, name: str = "") -> Dependent:
-    """Values of groups, gathered to the members; `name` is the name if they are shared."""
+    """Return values of members, or of smaller groups, taken from values of groups.
+
+    Args:
+        leaf: the parameter with groups.
+        over: the members, or smaller groups within the groups of `leaf`.
+        name: the name of the parameter if it is shared; empty otherwise.
+    """
     groups: Any = leaf.by
     # One draw for each group; each member takes the value of its own group.
     at = np.asarray(over.of_each(groups.of, f"values of '{groups.dim}'"))
@@ -257,6 +286,7 @@ def _gathered(leaf: Varying, over: Over, name: str = "") -> Dependent:
 
 
 def _over_members(leaf: Dependent, over: Over) -> Dependent:
+    """Expand a dependent parameter to members or groups."""
     # Arguments that vary become arrays over members; all others stay as they are.
     varied = tuple(name for name, value in leaf.arguments.items() if _holds_varying(value))
     arguments = {
@@ -269,12 +299,20 @@ def _over_members(leaf: Dependent, over: Over) -> Dependent:
 
 
 def _holds_varying(value: Any) -> bool:
+    """Whether any random leaf in a tree varies between members."""
     return any(map(varies, jax.tree.leaves(value, is_leaf=is_random)))
 
 
 @dataclasses.dataclass(frozen=True)
 class Gathered:
-    """Function that gathers the values of groups to members, or to smaller groups within them."""
+    """A function that takes the values of groups and returns values of their members.
+
+    The members may themselves be smaller groups.
+
+    Args:
+        groups: the groups.
+        at: for each member the position of its group.
+    """
 
     groups: Groups
     at: tuple[int, ...]
@@ -289,21 +327,28 @@ class Gathered:
     def dims_of(
         self, name: str, own: Mapping[str, tuple[Any, ...]]
     ) -> Mapping[str, tuple[Any, ...]]:
-        """Dimension and labels of the values of groups.
+        """Return the dimension of the argument, which holds the values of groups.
 
         Args:
-            name: the argument that holds them.
-            own: the dimension of the gathered values.
+            name: the name of the argument; not used.
+            own: the dimension of the returned values of members; not used.
 
         Returns:
-            The labels of the groups by their dimension.
+            The labels of the groups by the name of their dimension.
         """
         return {self.groups.dim: self.groups.labels}
 
 
 @dataclasses.dataclass(frozen=True)
 class OverMembers:
-    """A function of one member's parameters, applied to all members at once."""
+    """A function of one member's parameters, applied to all members at once.
+
+    Args:
+        of_one: the function for one member. It returns a number or a distribution.
+        by_place: the names of the arguments that are passed by position.
+        varied: the names of the arguments that vary, which are arrays over members.
+        members: the number of members or groups.
+    """
 
     of_one: Callable[..., Any]
     by_place: tuple[str, ...]
@@ -317,14 +362,14 @@ class OverMembers:
     def dims_of(
         self, name: str, own: Mapping[str, tuple[Any, ...]]
     ) -> Mapping[str, tuple[Any, ...]]:
-        """Dimension of an argument: the members, if the argument varies.
+        """Return the dimension of an argument of the function.
 
         Args:
-            name: the argument.
-            own: the dimension of the members.
+            name: the name of the argument.
+            own: `{dimension: labels}` of the members or groups.
 
         Returns:
-            The dimension, or an empty dict.
+            The same if the argument varies, else an empty dict.
         """
         return own if name in self.varied else {}
 

@@ -1,4 +1,4 @@
-"""Unknown functions of known variables, in bases with priors: structural adaptation."""
+"""Unknown functions of known variables, as weighted sums of basis functions with priors."""
 
 from . import bases as bases
 from .basis import Basis as Basis

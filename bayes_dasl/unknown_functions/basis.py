@@ -22,42 +22,47 @@ class Basis(AbstractLinear):
 
     $g(x) = \text{level} + \text{scale} \cdot f(x), \quad f(x) = \sum_i w_i \phi_i(x)$
 
-    With `positive`, $g(x) = \text{level} + \text{scale} \cdot e^{f(x)}$. With `monotone` (B-splines
-    only) it is a sum of integrated splines with positive weights, $g(x) = \text{level} +
-    \text{scale} \cdot \sum_i e^{w_i} I_i(x)$, and for `decreasing` with $I_i(high) - I_i(x)$. Zero
-    weights then give a straight line that rises or falls by `scale` from `low` to `high`. Positive
-    and monotone functions are never below `level`.
+    x is the input, $\phi_i$ are the basis functions and $w_i$ their weights.
+
+    With `positive`, $g(x) = \text{level} + \text{scale} \cdot e^{f(x)}$. With `monotone`, g is a
+    sum of integrated B-splines $I_i$ with positive weights, $g(x) = \text{level} + \text{scale}
+    \cdot \sum_i e^{w_i} I_i(x) / I$. I is the sum of all $I_i$ at the upper end of the range. A
+    decreasing function has $I_i(high) - I_i(x)$ in place of $I_i(x)$. If all weights are zero, g is
+    a straight line that rises or falls by `scale` over the range. Positive and monotone functions
+    are never below `level`.
 
     With the default weights, `scale` times the scale of the weights is about the prior standard
-    deviation of g over the whole range. A `HilbertGP`, or a `Product` with one, has its own
-    amplitude, so that its weights are standard normal; `NormalShrinkage` would add a second scale.
+    deviation of g over the whole range. A `HilbertGP`, or a `Product` with one, has an amplitude
+    already. Its default weights are therefore standard normal, without another scale.
 
-    The random leaves, hyperparameters included, form the group *network*: like the weights of a
-    network they have no scientific meaning. `decompose` and `diagnose` treat them so.
+    The random leaves, including hyperparameters, form the group *network*, since they have no
+    scientific meaning. `bd.decompose` and `bd.diagnose` treat them like weights of a network.
 
     Args:
-        family: the basis functions (`BSpline`, `RBF`, `Fourier`, `Polynomial`, `HilbertGP`,
-            `Product`), each on its own range.
-        input: the name of a state, a forcing or `"t"`; for a `Product` one for each family.
-        output: the name of the value.
+        family: the basis functions and their range: `BSpline`, `RBF`, `Fourier`, `Polynomial`,
+            `HilbertGP` or `Product`.
+        input: the name of a state, a forcing or `"t"`; for a `Product` one name for each family.
+        output: the name of the value g.
         weights: a shrinkage prior (`NormalShrinkage`, `Horseshoe`, `RandomWalk`), or an array or
-            distribution of shape `(size,)`. The default is `NormalShrinkage` with an unknown scale,
-            or standard normal for a family with an amplitude.
+            distribution of shape `(size,)`. The default is `NormalShrinkage` with an inferred
+            scale, or standard normal weights for a family with an amplitude.
         level: the constant, in the units of g.
         scale: the factor of f, in the units of g.
         positive: whether f is exponentiated.
-        monotone: "increasing" or "decreasing", for a `BSpline`; by default neither.
-        through: a point (x0, value) on the function, such as `(0.0, 1.0)` for a factor that is 1
-            without inhibition; x0 is a tuple for a `Product`. f is replaced by f(x) − f(x0), and
-            the value replaces `level`. With `positive`, g is level + (value − level) · exp(f(x) −
-            f(x0)), so that the value replaces `scale`. The prior of g is then narrow near x0.
+        monotone: "increasing" or "decreasing", for a `BSpline` only; by default neither.
+        through: a point (x0, value) through which g must pass; x0 is a tuple for a `Product`. For
+            example, a factor that is 1 without an inhibitor has `(0.0, 1.0)`. f(x) is replaced by
+            f(x) − f(x0), and the value replaces `level`. With `positive`, g is level + (value −
+            level) · exp(f(x) − f(x0)), and the value replaces `scale`. The prior of g is narrow
+            near x0.
 
-    Shapes: any shape of x, and the same of g.
+    Shapes: x has any shape, and g has the same.
 
     Raises:
-        ModelError: if names, weights and features differ in number, if `scale` could change the
-            sign of a positive or monotone function, or if a point lies outside the range or fixes a
-            parameter that is given; when called, if the input is unknown.
+        ModelError: if the number of names or weights does not fit the family, or if `scale` may be
+            negative for a positive or monotone function. Also if the point of `through` lies
+            outside the range, or if the parameter that it replaces is given. When called, if the
+            input is unknown.
 
     Example:
         ```python
@@ -114,7 +119,7 @@ class Basis(AbstractLinear):
         self._check_point()
 
     def _check_shape(self):
-        """Refuse a positive or monotone function that could change its sign."""
+        """Raise ModelError for an invalid `monotone`, or a scale that may be negative with it."""
         if self.monotone not in _MONOTONE:
             raise ModelError(
                 f"monotone must be 'increasing' or 'decreasing', not {self.monotone!r}"
@@ -130,7 +135,7 @@ class Basis(AbstractLinear):
             )
 
     def _check_point(self):
-        """Refuse a point outside the range, or one beside a parameter that it replaces."""
+        """Raise ModelError if `through` is outside the range, or what it replaces is given too."""
         if self.through is None:
             return
         x, value = self.through
@@ -159,7 +164,7 @@ class Basis(AbstractLinear):
 
     @property
     def drawn_over(self) -> dict[str, tuple[float, float]]:
-        """The range of each input in a figure."""
+        """The range (low, high) of each input in figures, by name."""
         return dict(zip(self.input, self.family.ranges, strict=True))
 
     def __call__(self, t: Any, y: Values, u: Values) -> Values:
@@ -186,12 +191,13 @@ class Basis(AbstractLinear):
 
     @property
     def _is_linear(self) -> bool:
-        """Whether the function is linear in its weights."""
+        """Whether the function is linear in its weights: neither positive nor monotone."""
         return not (self.positive or self.monotone)
 
     @property
     def coefficients(self) -> Float[Array, " size"]:
-        # In a positive or monotone function they are inside the exponential, without the scale.
+        # In a positive or monotone function the weights are exponentiated, and `scale` is not part
+        # of the coefficients.
         weights = self._weights if self.monotone else self._weights * self.family.scales
         if self._is_linear:
             return weights * self.scale
@@ -202,15 +208,18 @@ class Basis(AbstractLinear):
         return eqx.tree_at(lambda b: (b.family, b.weights, b.scale), self, held)
 
     def prepared(self) -> "Basis":
-        """Return a copy with its coefficients computed: they are the same at every point of a
-        solve.
-        """
+        """Return a copy with computed coefficients, since they are constant during a solve."""
         if isinstance(self.family, Unscaled):
             return self
         return self.with_coefficients(self.coefficients)
 
     def _shape(self, x: list, weights: Any) -> Any:
-        """Return the function without its level and scale: f, or exp(f) if positive."""
+        """Return the function without its level and scale: f(x), or exp(f(x)) if positive.
+
+        Args:
+            x: the values of the inputs.
+            weights: the weights, `(size,)`.
+        """
         shape = self._sum(x, weights)
         if self.through is not None:
             shape = shape - self._sum(list(self.through[0]), weights)
@@ -219,10 +228,10 @@ class Basis(AbstractLinear):
         return shape
 
     def _sum(self, x: list, weights: Any) -> Any:
-        """Return the weighted sum of features, or of their integrals for a monotone function."""
+        """Return the weighted sum of the basis functions, or of integrals if monotone."""
         if not self.monotone:
             return self.family(*x) @ weights
-        # Positive weights of increasing integrals; equal weights give a straight line to 1.
+        # Increasing integrals with positive weights. Zero weights give a straight line from 0 to 1.
         integrals = self.family.integrals(x[0])
         if self.monotone == "decreasing":
             integrals = self.family.integrals(jnp.inf) - integrals
@@ -230,17 +239,17 @@ class Basis(AbstractLinear):
 
 
 def _default_weights(family: AbstractFamily) -> Any:
-    """Return the default prior: one scale, either in the weights or in the family."""
+    """Return the default prior of weights; it has a scale unless the family has an amplitude."""
     if family.has_amplitude:
         return standard_normal(family.size)
     return NormalShrinkage(family.size)
 
 
 def _point(through: Any) -> tuple[tuple[float, ...], float]:
-    """Return the inputs and the value of a point.
+    """Convert the argument `through` of a `Basis` to the inputs x0 and the value.
 
     Raises:
-        ModelError: if it is no pair of finite numbers.
+        ModelError: if it is no point of finite numbers.
     """
     try:
         at, value = through

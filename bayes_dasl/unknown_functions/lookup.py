@@ -7,21 +7,24 @@ from ..random import paths, with_possible
 
 
 def is_unknown_function(node: Any) -> bool:
-    """Whether a node has `outputs`, and ranges of inputs over which figures draw it."""
+    """Whether a node is an unknown function, such as a `Network` or a `Basis`.
+
+    Such a node has `outputs`, and in `drawn_over` the ranges of its inputs for figures.
+    """
     return hasattr(node, "drawn_over") and hasattr(node, "outputs")
 
 
 def unknown_functions(layer: Any) -> list[tuple[tuple[str, ...], Any]]:
-    """List the unknown functions of a layer: their places, and a copy with possible values.
+    """List the unknown functions of a layer.
 
-    A shared function has several places. Functions that differ between the subjects of a population
-    are left out.
+    Functions that differ between the members of a population are left out.
 
     Args:
         layer: the layer.
 
     Returns:
-        The dotted paths and the function, for each of them.
+        For each function a pair: its dotted paths, several for a shared function, and a copy with
+        example values in place of random leaves.
     """
     # Functions with the same random leaves are one shared function.
     leaves = paths(layer)
@@ -37,15 +40,16 @@ def unknown_functions(layer: Any) -> list[tuple[tuple[str, ...], Any]]:
 
 
 def function_names(layer: Any) -> list[str]:
-    """Name the unknown functions of a layer, in order, by the last parts of their paths.
+    """Return short names of the unknown functions of a layer.
 
-    At least two parts are kept: the last alone may be no more than `value`.
+    A name consists of the last parts of the function's path, at least two. The last part alone may
+    be just `value`.
 
     Args:
         layer: the layer.
 
     Returns:
-        One name for each function.
+        One name for each function, in the order of `unknown_functions`.
     """
     where = [places[0] for places, _ in unknown_functions(layer)]
     return list(short_names(where, least=dict.fromkeys(where, 2)).values())

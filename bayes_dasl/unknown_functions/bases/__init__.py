@@ -1,4 +1,4 @@
-"""Bases of unknown functions, and the priors of their weights."""
+"""Families of basis functions for unknown functions, and priors of their weights."""
 
 from ...networks.weights import (
     Horseshoe as Horseshoe,

@@ -1,4 +1,8 @@
-"""Families of basis functions, scaled so that standard weights give functions of variance 1."""
+"""Families of basis functions.
+
+They are scaled so that independent standard normal weights give a function with a prior variance of
+about 1.
+"""
 
 import math
 from abc import abstractmethod
@@ -16,38 +20,42 @@ from ...random import Module
 
 
 class AbstractFamily(Module):
-    """Basis functions of one number: `family(x)` has one more axis than `x`, of length `size`."""
+    """A family of basis functions, also called features.
+
+    `family(x)` evaluates all of them: the result has one more axis than `x`, of length `size`. The
+    field `size` is the number of basis functions.
+    """
 
     size: eqx.AbstractVar[int]
 
     @property
     def inputs(self) -> int:
-        """The number of its inputs."""
+        """The number of inputs of the functions."""
         return 1
 
     @property
     def ranges(self) -> tuple[tuple[float, float], ...]:
-        """The lower and upper end of each input."""
+        """The lower and the upper end of the range of each input."""
         return ((self.low, self.high),)  # type: ignore[attr-defined]
 
     @property
     def has_amplitude(self) -> bool:
-        """Whether it has a random amplitude, so that its weights are standard normal."""
+        """Whether the family has an amplitude, so that its weights need no scale of their own."""
         return False
 
     @property
     def intervals(self) -> int:
-        """The sum of its integrals at the upper end; 0 for a family without integrals."""
+        """The sum of all `integrals` at the upper end of the range; 0 for a family without them."""
         return 0
 
     def integrals(self, x: Any) -> Float[Array, "... size"]:
-        """Return the positive integrals of the features from the lower end.
+        """Return the integrals of the basis functions from the lower end of the range to x.
 
         Args:
-            x: points, in the units of the input, of any shape.
+            x: the points, in the units of the input, of any shape.
 
         Returns:
-            One more axis, of length `size`.
+            The integrals, with one more axis than x, of length `size`.
 
         Raises:
             ModelError: if the family has no integrals.
@@ -58,29 +66,30 @@ class AbstractFamily(Module):
 
     @property
     def scales(self) -> Float[Array, " size"]:
-        """The random scale of each feature; 1 for families without hyperparameters."""
+        """The scale of each basis function, which hyperparameters determine; 1 without these."""
         return jnp.ones(self.size)
 
     def unscaled(self, *x: Any) -> Float[Array, "... size"]:
-        """Return the features divided by their `scales`, also if these are 0.
+        """Return the basis functions divided by their `scales`; a scale may be 0.
 
         Args:
-            x: as for the features.
+            x: an array for each input, of any shape.
 
         Returns:
-            One more axis, of length `size`.
+            The values, with one more axis than x, of length `size`.
         """
         return self(*x)
 
     def finer(self, times: int) -> "tuple[AbstractFamily, ...]":
-        """Return finer families of the same kind, for `bd.updating.check_functions`; by default
-        none.
+        """Return families of the same kind with a higher resolution.
+
+        `bd.updating.check_functions` compares a fit with these. By default there are none.
 
         Args:
-            times: the factor of refinement. With several inputs, each is refined by itself.
+            times: the factor by which the resolution is increased.
 
         Returns:
-            The finer families.
+            One finer family for each input, in which only that input has a higher resolution.
         """
         return ()
 
@@ -91,31 +100,30 @@ class AbstractFamily(Module):
 
     @abstractmethod
     def __call__(self, *x: Any) -> Float[Array, "... size"]:
-        """Return the features.
+        """Return the values of all basis functions.
 
         Args:
-            x: one input for each that the family takes, of any shape.
+            x: an array for each input, of any shape.
 
         Returns:
-            One more axis, of length `size`.
+            The values, with one more axis than x, of length `size`.
         """
 
 
 class BSpline(AbstractFamily):
     r"""B-splines on equidistant knots.
 
-    $\phi_i(x) = B_{i,p}(x) / \sqrt{c_p}$, with $c_p$ the mean of $\sum_i B_{i,p}^2$ over the domain
+    $\phi_i(x) = B_{i,p}(x) / \sqrt{c_p}$
 
-    The knots extend beyond the ends, so that the prior is the same everywhere in [low, high].
-    Outside, the function is constant, so that its slope jumps to 0 at the ends. The `integrals` are
-    $\int_{low}^x B_{i,p}$ in units of a knot interval. They sum to the number of intervals at
-    `high`; positive weights of them give an increasing function.
+    $B_{i,p}$ is the B-spline i of degree p, and $c_p$ the mean of $\sum_i B_{i,p}^2$ over the
+    range. The knots extend beyond the range, so that the prior is the same everywhere in
+    [low, high]. Outside, the function is constant, so that its slope jumps to 0 at the ends.
 
     Args:
         low: the lower end of the range, in the units of x.
-        high: its upper end.
+        high: the upper end of the range.
         size: the number of splines, more than the degree.
-        degree: the degree of the splines; 3 is cubic.
+        degree: p; 3 gives cubic splines.
 
     Raises:
         ModelError: if the range is empty, or there are fewer splines than degree + 1.
@@ -147,24 +155,38 @@ class BSpline(AbstractFamily):
         return self._splines(x, self.degree) / math.sqrt(mean_square(self.degree))
 
     def integrals(self, x: Any) -> Float[Array, "... size"]:
-        """Return integrals of the unscaled splines from `low`, constant outside [low, high].
+        r"""Return $\int_{low}^x B_{i,p}$ for all splines, in units of a knot interval.
+
+        At `high` the integrals sum to the number of knot intervals. A sum of integrals with
+        positive weights is an increasing function. Outside [low, high] they are constant.
 
         Args:
-            x: points, in the units of the input, of any shape.
+            x: the points, in the units of the input, of any shape.
 
         Returns:
-            One more axis, of length `size`.
+            The integrals, with one more axis than x, of length `size`.
         """
         return self._primitives(x) - self._primitives(self.low)
 
     def _primitives(self, x: Any) -> Float[Array, "... size"]:
-        r"""Return antiderivatives: $\int B_{i,p} = \sum_{j \ge i} B_{j,p+1}$, in knot intervals."""
+        r"""Return antiderivatives of the splines, in units of a knot interval.
+
+        $\int B_{i,p} = \sum_{j \ge i} B_{j,p+1}$
+        """
         # Sum from the last spline backwards.
         backwards = jnp.flip(self._splines(x, self.degree + 1), -1)
         return jnp.flip(jnp.cumsum(backwards, -1), -1)[..., 1:]
 
     def _splines(self, x: Any, degree: int) -> Float[Array, "... splines"]:
-        """Evaluate the B-splines of a degree by the recursion of Cox and de Boor."""
+        """Evaluate all B-splines of a degree by the Cox–de Boor recursion.
+
+        Args:
+            x: the points, of any shape.
+            degree: the degree.
+
+        Returns:
+            The values, with one more axis than x, for the splines.
+        """
         # 1. Degree 0: the indicator of the knot interval, with knots at whole numbers.
         z = (held(x, self.low, self.high) - self.low) * (self.intervals / (self.high - self.low))
         cell = jnp.clip(jnp.floor(z), 0, self.intervals - 1).astype(int)
@@ -181,14 +203,15 @@ class BSpline(AbstractFamily):
 class RBF(AbstractFamily):
     r"""Gaussian radial basis functions at equidistant centres.
 
-    $\phi_i(x) = \pi^{-1/4} e^{-(x - c_i)^2 / (2 h^2)}$, with $h$ the distance of two centres
+    $\phi_i(x) = \pi^{-1/4} e^{-(x - c_i)^2 / (2 h^2)}$
 
-    The first and the last centre lie one distance outside [low, high], so that the prior is the
-    same everywhere in it. Outside, the function is constant.
+    $c_i$ are the centres and h is the distance of neighbouring centres. The first and the last
+    centre lie outside [low, high] by h, so that the prior is the same everywhere in the range.
+    Outside, the function is constant.
 
     Args:
         low: the lower end of the range, in the units of x.
-        high: its upper end.
+        high: the upper end of the range.
         size: the number of functions, at least 4.
 
     Raises:
@@ -220,11 +243,12 @@ class Fourier(AbstractFamily):
 
     $\phi = \{1, \sqrt2 \cos k\omega(x - low), \sqrt2 \sin k\omega(x - low)\} / \sqrt{size}$
 
-    They are orthogonal over a period. The function is periodic.
+    k = 1, 2, … numbers the harmonics, and $\omega = 2\pi / (high - low)$. The basis functions are
+    orthogonal over a period.
 
     Args:
-        low: the begin of a period, in the units of x.
-        high: its end.
+        low: the beginning of a period, in the units of x.
+        high: the end of the period.
         size: the number of features, odd: the constant, and two for each harmonic.
 
     Raises:
@@ -254,20 +278,22 @@ class Fourier(AbstractFamily):
 
 
 class Polynomial(AbstractFamily):
-    r"""Orthogonal polynomials up to a degree, with [low, high] mapped to [−1, 1].
+    r"""Orthogonal polynomials up to a degree.
 
-    $\phi_k(x) = P_k(z) / \sqrt c$, with $P_k$ the polynomials of `legendre` or `chebyshev` and $c$
-    the mean of $\sum_k P_k^2$
+    $\phi_k(x) = P_k(z) / \sqrt c$
 
-    The prior standard deviation is largest at both ends: for degree 4 it is 1.3 (Chebyshev) or 1.7
-    (Legendre) times its root mean square. Outside [low, high] the function is constant.
+    $P_k$ is the Legendre or Chebyshev polynomial of degree k. z is x mapped from [low, high] to
+    [−1, 1], and c is the mean of $\sum_k P_k^2$. The prior standard deviation of the function is
+    largest at both ends. For degree 4 it is there 1.3 (Chebyshev) or 1.7 (Legendre) times its root
+    mean square over the range. Outside [low, high] the function is constant.
 
     Args:
         low: the lower end of the range, in the units of x.
-        high: its upper end.
+        high: the upper end of the range.
         degree: the highest degree.
         kind: "legendre" or "chebyshev".
-        lowest: the lowest degree; 1 leaves out the constant, if another function has it.
+        lowest: the lowest degree. With 1 there is no constant, for example because another function
+            has one.
 
     Raises:
         ModelError: if the range is empty, the degrees are wrong, or the kind is unknown.
@@ -316,10 +342,13 @@ class Polynomial(AbstractFamily):
 
 
 class Product(AbstractFamily):
-    """Products of the basis functions of several families: a function of two or more numbers.
+    """All products of the basis functions of several families, for functions of several inputs.
 
     Args:
-        families: two or more, each of one input.
+        families: two or more families of one input each.
+
+    Raises:
+        ModelError: if there are fewer than two families, or one has several inputs.
     """
 
     families: tuple[AbstractFamily, ...]
@@ -375,7 +404,11 @@ class Product(AbstractFamily):
 
 
 def _products(several: list[Array]) -> Float[Array, "... size"]:
-    """Return all products of features, with the last family varying fastest."""
+    """Return all products of basis functions, with the last family varying fastest.
+
+    Args:
+        several: the values of each family, with the functions along the last axis.
+    """
     product, *others = several
     for features in others:
         product = (product[..., :, None] * features[..., None, :]).reshape(*product.shape[:-1], -1)
@@ -383,7 +416,7 @@ def _products(several: list[Array]) -> Float[Array, "... size"]:
 
 
 class Unscaled(AbstractFamily):
-    """The basis functions of a family divided by their scales."""
+    """The basis functions of another family divided by their `scales`."""
 
     family: AbstractFamily
 
@@ -415,9 +448,10 @@ class Unscaled(AbstractFamily):
 
 @cache
 def mean_square(degree: int) -> float:
-    r"""Return the mean of the sum of squared B-splines of a degree p.
+    r"""Return the mean over x of the sum of all squared B-splines of degree p.
 
-    $\int B_p^2$ is the B-spline of degree 2 p + 1 at its middle.
+    It is $\int B_p^2$ for unit knot intervals, which is the B-spline of degree 2 p + 1 at its
+    middle.
     """
     from scipy.interpolate import BSpline as Spline
 
@@ -425,7 +459,7 @@ def mean_square(degree: int) -> float:
 
 
 def check_range(family: AbstractFamily, low: float, high: float) -> None:
-    """Raise ModelError if a range is empty or infinite."""
+    """Raise ModelError if the range of a family is empty or infinite."""
     if not (math.isfinite(low) and math.isfinite(high) and low < high):
         raise ModelError(
             f"{type(family).__name__}({low:g}, {high:g}): low must be less than high, both finite"
@@ -433,12 +467,12 @@ def check_range(family: AbstractFamily, low: float, high: float) -> None:
 
 
 def _times(number: int, times: int) -> int:
-    """Multiply a number of features; no feature at all becomes `times - 1`."""
+    """Multiply a number of features by `times`; 0 becomes `times - 1`."""
     if number:
         return times * number
     return times - 1
 
 
 def held(x: Any, low: float, high: float) -> Float[Array, "..."]:
-    """Move a value to the nearer end if it lies outside the range."""
+    """Clip values to the range [low, high]."""
     return jnp.clip(jnp.asarray(x, float), low, high)

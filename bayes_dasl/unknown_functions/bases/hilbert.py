@@ -1,4 +1,4 @@
-"""`HilbertGP`: a Gaussian process that is linear in its weights."""
+"""`HilbertGP`: an approximate Gaussian process that is linear in its weights."""
 
 import math
 from typing import Any
@@ -17,36 +17,38 @@ from ...priors import between
 from ...random import Scalar
 from .families import AbstractFamily, check_range, held
 
-# `(few, wide)` of each kernel, from the source of `HilbertGP`. It needs
+# `(few, wide)` of each kernel, from the source of `HilbertGP`. An accurate approximation needs
 # size >= few * boundary * (half range) / length and boundary >= wide * length / (half range).
 _SPECTRA = {"squared_exponential": (1.75, 3.2), "matern32": (3.42, 4.5), "matern52": (2.65, 4.1)}
-# `over` extends the range of the data by half of it at each end. With a boundary of 3 the length
-# may be nearly the range of the data: a shorter one is overconfident just beyond the data.
+# `over` extends the range of the data at each end by half of that range. With a boundary of 3 the
+# length may be nearly the range of the data. Shorter lengths are overconfident just beyond the
+# data.
 _BEYOND = 0.5
 _BOUNDARY = 3.0
 
 
 class HilbertGP(AbstractFamily):
-    r"""A Gaussian process by the `size` lowest Laplace eigenfunctions of a wider interval.
+    r"""An approximate Gaussian process: eigenfunctions of the Laplace operator on an interval.
 
     $\phi_j(x) = \sqrt{S(\sqrt{\lambda_j})} \sin(\sqrt{\lambda_j}(x - m + L)) / \sqrt L, \quad
     \sqrt{\lambda_j} = j \pi / (2 L), \quad L = \text{boundary} \cdot (high - low) / 2$
 
-    $S$ is the spectral density of the kernel with `length` and `amplitude`, and m the middle of the
-    range. The weights are standard normal, because the amplitude shrinks them. Outside [low, high]
-    the function is constant.
+    $\phi_j$ is the basis function with the eigenvalue $\lambda_j$, for j from 1 to `size`. The
+    interval is [m − L, m + L] with m the middle of the range. S is the spectral density of the
+    kernel with `length` and `amplitude`. The weights are standard normal, since the amplitude is
+    their scale. Outside [low, high] the function is constant.
 
     Args:
         low: the lower end of the range, in the units of x.
-        high: its upper end.
-        size: the number of eigenfunctions.
-        length: the length of the kernel, in the units of x, which may be random. The default prior
-            is the range that so many functions can represent, `resolved_lengths`.
-        amplitude: the standard deviation of the process, in the units of the function, which may be
-            random. The default prior is HalfNormal(1).
+        high: the upper end of the range.
+        size: the number of basis functions.
+        length: the length scale of the kernel, in the units of x: a number or a distribution. The
+            default prior has 95 % of its mass on the lengths that `size` functions can represent,
+            see `resolved_lengths`.
+        amplitude: the standard deviation of the process, in the units of the function: a number or
+            a distribution. The default prior is HalfNormal(1).
         kernel: "squared_exponential", "matern32" or "matern52".
-        boundary: the width of the interval of the eigenfunctions relative to the range, at least
-            1.2.
+        boundary: the width of the interval relative to the range, at least 1.2.
 
     Units: `length` in units of x, `amplitude` in units of the function.
 
@@ -99,20 +101,21 @@ class HilbertGP(AbstractFamily):
         size: int = 20,
         kernel: str = "squared_exponential",
     ) -> "HilbertGP":
-        """Return a process of a variable of the data, with random hyperparameters.
+        """Return a process over the range of a variable of the data.
 
-        Its range is that of the data, extended by half of it at each end. The prior of the length
-        covers the lengths that so many functions can represent: for 20 functions from a quarter to
-        nine tenths of the range of the data. The amplitude is half-normal with scale `unit`.
+        The range of the data is extended at each end by half of that range. The prior of the length
+        covers the lengths that `size` functions can represent. For 20 functions these are from a
+        quarter to nine tenths of the range of the data. The amplitude has a half-normal prior with
+        scale `unit`.
 
         Args:
-            data: the training data; gaps are left out.
-            name: the variable; `"t"` for the index. Dates count as days since 1970, as in a layer
-                without `units`; for another unit give `model.in_numbers(data)`.
-            unit: a plausible size of the function, in its own units, such as a tenth of the
-                corrected value; None for an amplitude of 1, as in a `Product`, where one family has
-                the amplitude of all.
-            size: the number of functions.
+            data: the training data; missing values are ignored.
+            name: the variable, or `"t"` for the index. Dates become days since 1970, as in a layer
+                without `units`. For another unit of time pass `model.in_numbers(data)` as data.
+            unit: a plausible size of the function, in its own units, such as a tenth of the value
+                that it corrects. None for a fixed amplitude of 1, for example in a `Product` in
+                which another family has an amplitude.
+            size: the number of basis functions.
             kernel: as for a `HilbertGP`.
 
         Units: `length` in units of the variable, `amplitude` in units of the function.
@@ -151,13 +154,17 @@ class HilbertGP(AbstractFamily):
 
     @property
     def shortest_length(self) -> float:
-        """The shortest length scale that this number of functions represents well."""
+        """The shortest length scale that `size` functions represent well."""
         few, _ = _SPECTRA[self.kernel]
         return few * self._half / self.size
 
     @property
     def resolved_lengths(self) -> tuple[float, float]:
-        """The shortest and longest length that size and boundary represent well."""
+        """The shortest and the longest length that `size` and `boundary` represent well.
+
+        Raises:
+            ModelError: if no length can be represented.
+        """
         few, wide = _SPECTRA[self.kernel]
         shortest = self.shortest_length
         longest = self._half / wide
@@ -201,20 +208,20 @@ class HilbertGP(AbstractFamily):
 
     @property
     def _half(self) -> float:
-        """L, half of the interval of the eigenfunctions."""
+        """L, half the length of the interval of the eigenfunctions."""
         return self.boundary * (self.high - self.low) / 2
 
     @property
     def _frequency(self) -> Float[np.ndarray, " size"]:
-        """The roots of the eigenvalues, j π / (2 L)."""
+        """The square roots of the eigenvalues, j π / (2 L)."""
         return np.arange(1, self.size + 1) * (math.pi / (2 * self._half))
 
     def _root_density(self, frequency: Float[np.ndarray, " size"]) -> Float[Array, " size"]:
-        """Return the square root of the spectral density of the kernel with amplitude 1."""
+        """Return the square root of the kernel's spectral density, for amplitude 1."""
         length = jnp.asarray(self.length)
         if self.kernel == "squared_exponential":
-            # Half the exponent, not the root of an exponential: its gradient would be infinite
-            # where the exponential underflows.
+            # Halve the exponent. The gradient of the root of an exponential would be infinite where
+            # the exponential underflows.
             decay = jnp.exp(-jnp.square(length * frequency) / 4)
             return (2 * math.pi) ** 0.25 * jnp.sqrt(length) * decay
         if self.kernel == "matern32":
