@@ -377,7 +377,7 @@ class Model(Module):
         if self.cross_correlation is not None:
             if not isinstance(self.cross_correlation, AbstractCrossCorrelation):
                 raise ModelError(
-                    "cross_correlation must be a noise.CrossCorrelation, not "
+                    "cross_correlation must be a bd.filtering.CrossCorrelation, not "
                     f"{self.cross_correlation!r}"
                 )
             self.cross_correlation.refuse(
