@@ -1,0 +1,49 @@
+"""The code of every page of the documentation runs, with few draws in place of the real fits."""
+
+import dataclasses
+import importlib.util
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import pytest
+
+import bayes_dasl as bd
+
+ROOT = Path(__file__).resolve().parents[1]
+_SPEC = importlib.util.spec_from_file_location("docs_build", ROOT / "docs" / "build.py")
+build = importlib.util.module_from_spec(_SPEC)
+_SPEC.loader.exec_module(build)
+CODE = {str(page): "\n".join(b["code"] for b in build.blocks(page)) for page in build.pages()}
+CODE = {page: code for page, code in CODE.items() if code}
+FIT = bd.fit
+
+
+def brief(engine):
+    """An engine of the same type that draws little."""
+    if engine is None or isinstance(engine, bd.NUTS):
+        return bd.NUTS(chains=2, warmup=25, draws=25, map_starts=2, max_tree_depth=4)
+    if isinstance(engine, bd.DeepEnsemble):
+        descent = dataclasses.replace(engine.descent, steps=50)
+        return dataclasses.replace(engine, members=4, descent=descent)
+    return engine
+
+
+def brief_fit(model, data, engine=None, **others):
+    return FIT(model, data, brief(engine), **others)
+
+
+@pytest.mark.parametrize("page", CODE)
+def test_the_code_of_a_page_runs(page, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(bd, "fit", brief_fit)
+    exec(compile(CODE[page], page, "exec"), {"__name__": "__main__"})
+    plt.close("all")
+
+
+def test_outputs_of_pages_belong_to_their_code():
+    assert [str(page) for page in build.pages() if build.is_stale(page)] == []
+
+
+def test_every_output_belongs_to_a_page():
+    kept = {path.relative_to(build.OUTPUTS) for path in build.OUTPUTS.rglob("*.ipynb")}
+    assert kept == {Path(page).with_suffix(".ipynb") for page in CODE}
