@@ -20,14 +20,11 @@ from test_compare import result
 import bayes_dasl as bd
 from bayes_dasl import diagnose, report, score
 from bayes_dasl.errors import MismatchError, WriteError
-from bayes_dasl.reports import Report
-from bayes_dasl.reports._cards import card
-from bayes_dasl.reports._summary import badges
+from bayes_dasl.reports import Report, _cards, _summary
 from bayes_dasl.reports._tables import summaries
 from bayes_dasl.reports._text import percent
 from bayes_dasl.scores.scores import score_baselines
 from bayes_dasl.verdict import Diagnosis, finding_help
-from bayes_dasl.verdict.finding_help import finding_name
 from bayes_dasl.weighting import judge_mixture
 
 FLAGS = (
@@ -342,9 +339,9 @@ def test_with_many_competitors_a_mixture_begins_with_its_figure_too(study, mixed
 
 def test_a_bad_sampling_is_no_bad_fit_and_what_was_not_looked_at_is_not_good(study):
     stuck, fc, test = trees.make_post(stuck_chain=2), study["fc"], study["test"]
-    assert badges(diagnose(stuck, fc, test)) == [("Sampling", "bad"), ("Fit", "good")]
-    assert badges(diagnose(stuck)) == [("Sampling", "bad"), ("Fit", "not checked")]
-    assert badges(Diagnosis(())) == [("Sampling", "not checked"), ("Fit", "not checked")]
+    assert _summary.badges(diagnose(stuck, fc, test)) == [("Sampling", "bad"), ("Fit", "good")]
+    assert _summary.badges(diagnose(stuck)) == [("Sampling", "bad"), ("Fit", "not checked")]
+    assert _summary.badges(Diagnosis(())) == [("Sampling", "not checked"), ("Fit", "not checked")]
 
 
 def test_one_observable_has_the_width_of_the_page_and_is_not_scored_without_data(normal, undrawn):
@@ -357,7 +354,7 @@ def test_one_observable_has_the_width_of_the_page_and_is_not_scored_without_data
 
 
 def test_a_wide_figure_is_twice_as_wide_and_as_high():
-    drawn = card(Figure((2.0, 1.0)), "x", "", "", "")
+    drawn = _cards.card(Figure((2.0, 1.0)), "x", "", "", "")
     sizes = []
     for uri in (drawn.uri, drawn.wide_uri, drawn.uri):
         svg = b64decode(uri.partition(",")[2]).decode()
@@ -389,7 +386,7 @@ def test_a_wide_figure_is_twice_as_wide_and_as_high():
     ],
 )
 def test_a_kind_of_finding_has_one_name_whatever_it_is_about(subject, name):
-    assert finding_name(subject) == name
+    assert finding_help.finding_name(subject) == name
 
 
 def test_help_is_a_link_only_where_the_documentation_is(study, normal, undrawn, monkeypatch):

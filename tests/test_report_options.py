@@ -17,7 +17,7 @@ import bayes_dasl as bd
 from bayes_dasl import plots
 from bayes_dasl.errors import DataError, MismatchError
 from bayes_dasl.extremes.levels import blocks_of, likely
-from bayes_dasl.reports._tables import summaries
+from bayes_dasl.reports import _tables
 
 
 def forecast_of(values, time=None, **attrs) -> xr.DataTree:
@@ -450,7 +450,7 @@ class TestPage:
             trees.make_fc(),
             trees.make_data()[0],
             bd.ReportOptions(),
-            summaries(trees.make_post()),
+            _tables.summaries(trees.make_post()),
         )
         assert found["equations"] == [("Decay", "Falls as it is seen to fall.")]
         assert found["said"]["Model"].startswith(

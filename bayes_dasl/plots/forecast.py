@@ -104,7 +104,7 @@ def plot_forecast(
     # Thousands of times make a file large and look the same; side by side, intervals need room.
     every = every_nth(time) if is_series else some_of(len(time), MOST_INTERVALS)
     if not is_series:
-        train, test = (_at_times(data, index, time[every]) for data in (train, test))
+        train, test = (_rows_drawn(data, index, time[every]) for data in (train, test))
     fig, ax = one_panel()
     quantiles = None
     if len(draws):
@@ -123,7 +123,7 @@ def plot_forecast(
     return fig
 
 
-def _at_times(data: xr.Dataset | None, index: str, time: np.ndarray) -> xr.Dataset | None:
+def _rows_drawn(data: xr.Dataset | None, index: str, time: np.ndarray) -> xr.Dataset | None:
     """Return the rows of data that have an interval in the figure."""
     return data and data.isel({index: np.isin(positions(data[index].values), time)})
 

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from ..plots import STYLE
 
-_WIDE = 2.0
+_FULL_WIDTH = 2.0
 """Width of a figure that has the page to itself, in widths of one that has another beside it."""
 
 
@@ -47,7 +47,7 @@ class Card:
     def wide_uri(self) -> str:
         """The image in the width of the page, with text and lines as large as in `uri`."""
         width, height = self.figure.get_size_inches()
-        self.figure.set_size_inches(_WIDE * width, height)
+        self.figure.set_size_inches(_FULL_WIDTH * width, height)
         try:
             return self.uri
         finally:
