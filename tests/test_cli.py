@@ -313,7 +313,7 @@ def test_a_number_is_the_same_wherever_it_is_shown(ran):
     table = bd.score(load(folder / "mixture.nc"), study.test).loc["all"]
     assert (table["crps"], table["coverage_90"]) == (own["crps"], own["coverage_90"])
     assert f"CRPS {crps} mg/L" in page and f"90 % coverage {coverage} of test values inside" in page
-    assert f"its CRPS (a mean distance between forecast and truth) is {crps} mg/L" in page
+    assert f"CRPS {crps} mg/L on {of} held-out values" in page
     assert re.search(
         rf"mixture\s+│\s+{re.escape(crps)}[ "
         rf"★]+│\s+{re.escape(number(own['rmse']))}\s+│\s+{coverage}",

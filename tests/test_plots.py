@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import trees
 import xarray as xr
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from bayes_dasl import decompose, plots, scores
@@ -293,3 +294,68 @@ def test_the_corner_of_an_axis_of_dates_names_the_month_only_where_all_ticks_lie
     _style.along_dates(ax)
     fig.savefig(io.BytesIO())
     assert ax.xaxis.get_offset_text().get_text() == corner
+
+
+def thinned(count: int, *, of: str, series: bool = True, held_out: int = 2):
+    """A figure of `count` rows, of which every n-th is held out, and its forecast."""
+    values = np.random.default_rng(0).normal(size=(1, 20, count))
+    rows = {of: np.arange(count)}
+    predictions = xr.Dataset({"y": (("chain", "draw", of), values)}, rows)
+    fc = xr.DataTree.from_dict({"predictions": predictions})
+    fc.attrs |= {"series": int(series)}
+    data = xr.Dataset({"y": (of, values[0, 0])}, rows)
+    test = np.arange(count) % held_out == 0
+    return plots.plot_forecast(fc, data.isel({of: ~test}), data.isel({of: test}), "y")
+
+
+def test_points_that_would_hide_the_bands_are_thinned_and_the_legend_says_so():
+    fig = thinned(3650, of="time", held_out=5)
+    trained = line(fig.axes[0], "training data, 320 of 2920")
+    tested = line(fig.axes[0], "test data, 80 of 730")
+    assert (trained.shape[-1], tested.shape[-1]) == (320, 80)
+    fig = thinned(400, of="time")
+    assert line(fig.axes[0], "training data").shape[-1] == 200
+
+
+@pytest.mark.parametrize("held_out", range(2, 13))
+def test_rows_without_an_order_are_thinned_with_their_data_of_either_kind(held_out):
+    ax = thinned(720, of="row", series=False, held_out=held_out).axes[0]
+    at = {found.get_label(): found.get_xdata() for found in ax.lines}
+    trained, tested, median = (at[of] for of in ("training data", "test data", "median"))
+    assert sorted([*trained, *tested]) == sorted(median) and len(median) == 60
+    # Every twelfth row would be a held-out one each time for n = 2, 3, 4, 6 and 12.
+    assert abs(len(tested) / 60 - 1 / held_out) < 0.1
+
+
+LONG = "layer.vector_field.science.growth_rate_of_the_population_in_the_northern_lakes"
+
+
+def test_long_names_do_not_overlap(post):
+    names = {"birth": LONG, "death": "the death rate of a population of lynx in a cold winter"}
+    renamed = post.map_over_datasets(
+        lambda ds: ds.rename({a: b for a, b in names.items() if a in ds})
+    )
+    fig = plots.plot_prior_posterior(renamed)
+    renderer = FigureCanvasAgg(fig)
+    renderer.draw()
+    boxes = [ax.title.get_window_extent() for ax in fig.axes if ax.get_visible()]
+    boxes += [ax._left_title.get_window_extent() for ax in fig.axes]
+    boxes = [box for box in boxes if box.width > 1]
+    assert len(boxes) == len(fig.axes)
+    for number, box in enumerate(boxes):
+        assert box.x1 <= fig.bbox.x1
+        assert not any(box.overlaps(other) for other in boxes[number + 1 :])
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("hare", "hare"),
+        ("thousand pelts of the northern lakes", "thousand pelts of the northern\nlakes"),
+        ("vector_field.science.growth_rate_of_hare", "vector_field.science.growth_\nrate_of_hare"),
+        ("x" * 70, "x" * 31 + "\n\N{HORIZONTAL ELLIPSIS}" + "x" * 30),
+    ],
+)
+def test_labels_break_at_words_and_are_shortened_in_the_middle(text, shown):
+    found = _style.fitted(text)
+    assert found == shown and max(map(len, found.split("\n"))) <= 32

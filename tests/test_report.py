@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+from base64 import b64decode
 from html import unescape
 from pathlib import Path
 
@@ -13,15 +14,17 @@ import pytest
 import trees
 import xarray as xr
 from arviz_stats import ess
+from matplotlib.figure import Figure
 from test_compare import result
 
 import bayes_dasl as bd
 from bayes_dasl import diagnose, report, score
 from bayes_dasl.errors import MismatchError, WriteError
-from bayes_dasl.reports import Report
+from bayes_dasl.reports import Report, _cards, _summary
 from bayes_dasl.reports._tables import summaries
 from bayes_dasl.reports._text import percent
 from bayes_dasl.scores.scores import score_baselines
+from bayes_dasl.verdict import Diagnosis, finding_help
 from bayes_dasl.weighting import judge_mixture
 
 FLAGS = (
@@ -52,6 +55,8 @@ def faults(browser, path: Path, *, width: int, scripts: bool = True, figures=FIG
     verdict = page.locator("#verdict .sentence")
     if not (verdict.is_visible() and verdict.inner_text().strip()):
         found.append("no verdict")
+    if page.locator("figure img").first.bounding_box()["y"] > 700:
+        found.append("no figure on the first screen")
     for name in figures:
         found += _figure_faults(page, name)
     context.close()
@@ -192,7 +197,7 @@ def test_fitted_data_are_never_held_out(study, undrawn):
     both = xr.concat([study["train"], study["test"]], "time")
     mixed, alone = (report(study["post"], study["fc"], data).html for data in (both, study["test"]))
     scored = [
-        re.findall(r"On (\d+) held-out values its CRPS", unescape(page)) for page in (mixed, alone)
+        re.findall(r"</b> on (\d+) held-out values:", unescape(page)) for page in (mixed, alone)
     ]
     assert scored[0] == scored[1] != []
 
@@ -244,6 +249,7 @@ MUTATIONS = {
     "a table that does not scroll": (".scroll {", ".unscroll {", "overflow"),
     "a lost figure": ('id="figure-pit"', 'id="figure-pat"', "figure-pit"),
     "a torn figure": ("data:image/svg+xml;base64,PD94", "data:image/svg+xml;base64,AAAA", "drawn"),
+    "a page of text first": ("<main>", '<main><p style="height: 60rem">x</p>', "first screen"),
     "no verdict": ('class="sentence"', 'class="sentence" hidden', "no verdict"),
 }
 
@@ -256,6 +262,29 @@ def test_the_browser_check_catches(browser, normal, tmp_path, mutation):
     path = Report(normal.html.replace(old, new)).save(tmp_path / "mutant.html")
     found = faults(browser, path, width=390)
     assert any(re.search(expected, fault) for fault in found), found
+
+
+@pytest.mark.thorough("mixture")
+@pytest.mark.parametrize("which", ["normal", "mixture"])
+def test_a_brief_report_is_one_page_of_paper_and_fits_on_a_phone(
+    browser, study, mixed, tmp_path, which
+):
+    given = {"name": "hybrid", "competitors": study["competitors"]}
+    given |= {"mixture": mixed} if which == "mixture" else {}
+    brief = bd.ReportOptions(brief=True, source="a book", licence="CC0-1.0")
+    found = report(study["post"], study["fc"], study["test"], options=brief, **given)
+    path = found.save(tmp_path / "brief.html")
+    figures = ("figure-forecast-hare", "figure-forecast-lynx")
+    assert faults(browser, path, width=390, figures=figures) == []
+    page = browser.new_page()
+    page.goto(path.as_uri())
+    paper = page.pdf(prefer_css_page_size=True)
+    page.close()
+    assert len(re.findall(rb"/Type\s*/Page\b(?!s)", paper)) == 1
+    for part in ("scores", "parameters", "methods"):
+        assert f'<section id="{part}">' in found.html
+    for part in ("calibration", "uncertainty", "chains", "provenance"):
+        assert f'<section id="{part}">' not in found.html
 
 
 @pytest.mark.thorough
@@ -273,23 +302,115 @@ def test_print_fits_on_paper(browser, page_path):
 def test_the_page_loads_nothing_and_runs_nothing(normal):
     assert "<script" not in normal.html
     assert "javascript:" not in normal.html
-    assert not re.search(r"""(?:src|href|url\()\s*=?\s*["']?(?:https?:)?//""", normal.html)
+    loads = r"""(?:src|srcset|(?<!<a )href|url\()\s*=?\s*["']?(?:https?:)?//"""
+    assert not re.search(loads, normal.html)
     policy = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
     assert f'http-equiv="Content-Security-Policy" content="{policy}' in normal.html
     assert len(normal.html.encode()) < 2_000_000
 
 
-def test_verdict_comes_first_and_names_the_skill(study, normal):
+def test_the_page_begins_with_badges_skill_and_figure_then_the_verdict(study, normal):
     diagnosis = diagnose(
         study["post"], study["fc"], study["test"], competitors=study["competitors"]
     )
     text = unescape(normal.html)
-    assert text.index(diagnosis.verdict) < text.index("<figure")
+    assert text.index('id="figure-forecast-hare"') < text.index(diagnosis.verdict)
+    assert badges_of(text) == [("Sampling", diagnosis.sampling), ("Fit", diagnosis.model)]
     own = score(study["fc"], study["test"]).loc["all", "crps"]
-    sentence = re.search(r'class="skill">([^<]+)<', text)[1]
-    assert f"{own:.3g}" in sentence.replace(",", "")
+    said, sentence = re.search(r'class="skill"><b>([^<]+)</b> ([^<]+)<', text).groups()
+    assert said == f"CRPS {own:.3g} thousand pelts"
     for other in ("mechanistic", "climatology", "persistence"):
         assert other in sentence
+
+
+def badges_of(text: str) -> list[tuple[str, ...]]:
+    """Aspect and level of each badge."""
+    return re.findall(r'<li class="badge .*?</span> (\w+): ([\w ]+)</li>', text)
+
+
+def test_with_many_competitors_a_mixture_begins_with_its_figure_too(study, mixed, undrawn):
+    competitors = study["competitors"] | {f"other {i}": trees.make_fc(seed=i) for i in range(4)}
+    given = {"name": "hybrid", "competitors": competitors, "mixture": mixed}
+    page = report(study["post"], study["fc"], study["test"], **given).html
+    first = re.sub(r"<[^>]+>", " ", page.partition("<main>")[2].partition("<img")[0]).split()
+    assert len(first) < 70 and "CRPS" in first
+    assert "4 more under Scores" in " ".join(first)  # two baselines and two competitors are there
+
+
+def test_a_bad_sampling_is_no_bad_fit_and_what_was_not_looked_at_is_not_good(study):
+    stuck, fc, test = trees.make_post(stuck_chain=2), study["fc"], study["test"]
+    assert _summary.badges(diagnose(stuck, fc, test)) == [("Sampling", "bad"), ("Fit", "good")]
+    assert _summary.badges(diagnose(stuck)) == [("Sampling", "bad"), ("Fit", "not checked")]
+    assert _summary.badges(Diagnosis(())) == [("Sampling", "not checked"), ("Fit", "not checked")]
+
+
+def test_one_observable_has_the_width_of_the_page_and_is_not_scored_without_data(normal, undrawn):
+    wide = r'id="figure-forecast-hare">\s*<picture>\s*<source media="'
+    alone = {"observables": ("hare",)}
+    page = report(trees.make_post(**alone), trees.make_fc(**alone)).html
+    assert re.search(wide, page) and not re.search(wide, normal.html)
+    head = page.partition("<main>")[2].partition("<figure")[0]
+    assert "The forecast was not scored" in head and "CRPS" not in head
+
+
+def test_a_wide_figure_is_twice_as_wide_and_as_high():
+    drawn = _cards.card(Figure((2.0, 1.0)), "x", "", "", "")
+    sizes = []
+    for uri in (drawn.uri, drawn.wide_uri, drawn.uri):
+        svg = b64decode(uri.partition(",")[2]).decode()
+        sizes.append(re.search(r'viewBox="0 0 (\S+) (\S+)"', svg).groups())
+    assert sizes == [("144", "72"), ("288", "72"), ("144", "72")]
+
+
+@pytest.mark.parametrize(
+    ("subject", "name"),
+    [
+        ("divergences", "divergences"),
+        ("R-hat of science parameters", "r-hat"),
+        ("nested R-hat of trajectories", "nested-r-hat"),
+        ("effective sample size of vector field", "effective-sample-size"),
+        ("against seasonal climatology", "against"),
+        ("hybrid against science", "against"),
+        ("prior of rate of growth", "prior"),
+        ("order of residuals of hare", "order-of-residuals"),
+        ("residuals of hare", "residuals"),
+        ("scale of hare differs between members", "scale"),
+        ("unknown function closure", "unknown-function"),
+        ("unknown functions", "unknown-function"),
+        ("stuck chains 1, 3", "stuck"),
+        ("single run", "single"),
+        ("hybrid: extrapolation of closure", "extrapolation"),
+        ("finite hare", "finite"),
+        ("held-out data", "held-out-data"),
+        ("lower bound of rate", "lower-bound"),
+    ],
+)
+def test_a_kind_of_finding_has_one_name_whatever_it_is_about(subject, name):
+    assert finding_help.finding_name(subject) == name
+
+
+def test_help_is_a_link_only_where_the_documentation_is(study, normal, undrawn, monkeypatch):
+    def address(*links: str) -> str:
+        held = Metadata({"Project-URL": links})
+        monkeypatch.setattr(finding_help.metadata, "metadata", lambda _: held)
+        finding_help.documentation.cache_clear()
+        return finding_help.help_address("divergences")
+
+    for links in ((), ("Documentation, https://docs.example.org/x",), ("Source, https://a.eu",)):
+        assert address(*links) == ""
+    known = address("Source, https://a.eu", "Documentation, https://docs.a.eu/bayes/")
+    assert known == "https://docs.a.eu/bayes/reference/findings.html#divergences"
+    post = trees.make_post(divergences=30)
+    assert f'Help: <a href="{known}">divergences</a>' in report(post, study["fc"]).html
+    assert "Help: see Findings: r-hat" in normal.html
+    finding_help.documentation.cache_clear()
+
+
+class Metadata(dict):
+    """Metadata of a package, as `importlib` returns them."""
+
+    def get_all(self, name):
+        return self.get(name)
 
 
 @pytest.mark.thorough
@@ -385,8 +506,12 @@ def test_the_tail_that_is_tabulated_is_that_of_the_interval(study):
 
 
 def test_provenance(normal):
-    for fact in ("0.22.0", "0123456789abcdef" * 4, "21.5 s", "NUTS(chains=4", "2026-01-02T03:04"):
+    for fact in ("0.22.0", "0123456789abcdef" * 4, "21.5 s", "2026-01-02T03:04"):
         assert fact in normal.html
+    # The settings are a table; no constructor call is printed.
+    assert "NUTS(" not in normal.html
+    for name, value in (("chains", 4), ("warmup", 300), ("draws", 200)):
+        assert f'<tr><th scope="row">{name}</th><td class="text">{value}</td></tr>' in normal.html
 
 
 @pytest.mark.thorough
@@ -430,7 +555,7 @@ def test_without_test_data_nothing_is_scored(study, undrawn):
     page = report(study["post"], study["fc"], None).html
     assert 'id="scores"' not in page
     assert 'id="figure-pit"' not in page
-    assert "No held-out data" in page
+    assert "no held-out data" in page
     assert 'id="figure-forecast-hare"' in page
 
 

@@ -17,6 +17,7 @@ import bayes_dasl as bd
 from bayes_dasl import plots
 from bayes_dasl.errors import DataError, MismatchError
 from bayes_dasl.extremes.levels import blocks_of, likely
+from bayes_dasl.reports import _tables
 
 
 def forecast_of(values, time=None, **attrs) -> xr.DataTree:
@@ -426,10 +427,16 @@ class TestPage:
     def test_tells_how_it_was_made(self, page):
         methods = page.partition('id="methods"')[2]
         assert "Source: The company's books. Licence: CC0-1.0." in methods
-        assert (
-            "Fitted to 13 values of hare" in methods
-            and "800 predictive draws, observation noise" in methods
-        )
+        for sentence in (
+            "The model was fitted to 13 values of hare and 13 values of lynx. The forecast was "
+            "evaluated on 16 further values, which the fit had not seen.",
+            "The posterior was sampled by NUTS (No-U-Turn sampler; Hoffman and Gelman, 2014), in 4 "
+            "chains of 200 draws each.",
+            "Of 800 transitions, 0 diverged.",
+            "The forecast consists of 800 draws of the posterior predictive distribution",
+            "and compared with science, climatology and persistence.",
+        ):
+            assert sentence in methods
 
     def test_of_a_model_equations_and_priors_are_told(self):
         from bayes_dasl.reports._methods import methods
@@ -443,14 +450,34 @@ class TestPage:
             trees.make_fc(),
             trees.make_data()[0],
             bd.ReportOptions(),
+            _tables.summaries(trees.make_post()),
         )
         assert found["equations"] == [("Decay", "Falls as it is seen to fall.")]
         assert found["said"]["Model"].startswith(
-            "ODE with 3 unknown numbers; the data scatter about it by LogNormalNoise"
+            "The model is of type ODE and has 3 inferred parameters, of which 22 belong to "
+            "unknown functions. The observation model is log normal noise."
         )
         assert "rate ~ " in found["tree"] and found["said"]["Data"].endswith(
-            "Their source was not told."
+            "The source of the data was not stated."
         )
+        assert ("solver", "Tsit5") in dict(found["settings"])["layer: ODE"]
+
+    def test_settings_are_arguments_by_name_inner_calls_too(self):
+        from bayes_dasl.reports._methods import _arguments
+
+        call = (
+            "DeepEnsemble(members=20, anchored=True, over={'a': (1, 2)}, f=<function f at 0x7f>, "
+            "descent=Descent(steps=5000, minibatch=None, reparametrisation='auto'))"
+        )
+        assert list(_arguments(call)) == [
+            ("members", "20"),
+            ("anchored", "yes"),
+            ("over", "{'a': (1, 2)}"),
+            ("f", "<function f at 0x7f>"),
+            ("descent: steps", "5000"),
+            ("descent: minibatch", "not set"),
+            ("descent: reparametrisation", "auto"),
+        ]
 
     def test_functions_partials_noise_and_bases_are_equations_and_libraries_are_none(self):
         from functools import partial

@@ -15,6 +15,13 @@ from ..scores.matching import Span
 from ._style import BLACK, BLUE, GREY, VERMILION, beside, positions, predictions_of, refuse_places
 
 MOST_TIMES = 1000
+MOST_POINTS = 400
+"""Data in a panel; more would hide the bands behind them."""
+_FEW_POINTS = 30
+"""Data of one kind that are drawn in any case."""
+_GOLDEN = 0.6180339887498949
+MOST_INTERVALS = 60
+"""Rows without an order, each with an interval of its own."""
 FAILED = "every draw of this forecast failed"
 BAND_QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 
@@ -88,6 +95,26 @@ def every_nth(time: np.ndarray) -> slice:
     return slice(None, None, math.ceil(len(time) / MOST_TIMES))
 
 
+def some_of(count: int, most: int) -> np.ndarray:
+    r"""Return the places of at most `most` of `count` values, in order and without a period.
+
+    $\lfloor (k + \varphi k \bmod 1)\, n / m \rfloor$ with the golden ratio $\varphi$. Every n-th
+    value could be the same weekday, or miss all held-out rows.
+    """
+    if count <= most:
+        return np.arange(count)
+    k = np.arange(most)
+    return ((k + _GOLDEN * k % 1) * count / most).astype(int)
+
+
+def points_drawn(*counts: int) -> list[int]:
+    """Return how many data of each kind a panel shows, in proportion to their numbers."""
+    total = sum(counts)
+    if total <= MOST_POINTS:
+        return list(counts)
+    return [max(min(n, _FEW_POINTS), round(n * MOST_POINTS / total)) for n in counts]
+
+
 def draw_bands(
     ax: Axes,
     x: np.ndarray,
@@ -155,8 +182,14 @@ def draw_data(
     Returns:
         The values that were drawn.
     """
-    trained = _draw_points(ax, train, predictions, "training data", BLACK, BLACK)
-    tested = _draw_points(ax, test, predictions, "test data", "white", VERMILION)
+    observable = str(predictions.name)
+    seen = [
+        0 if data is None or observable not in data else int(data[observable].count())
+        for data in (train, test)
+    ]
+    most = points_drawn(*seen)
+    trained = _draw_points(ax, train, predictions, "training data", BLACK, BLACK, most[0])
+    tested = _draw_points(ax, test, predictions, "test data", "white", VERMILION, most[1])
     return np.concatenate([trained, tested])
 
 
@@ -185,6 +218,7 @@ def _draw_points(
     label: str,
     face: str,
     edge: str,
+    most: int,
 ) -> np.ndarray:
     """Draw data as points, and censored data as triangles that point to the true value.
 
@@ -195,6 +229,7 @@ def _draw_points(
         label: label of the data in the legend.
         face: colour of the inside of points.
         edge: colour of the edge of points.
+        most: largest number of data to draw; the legend says if there are more.
 
     Returns:
         The values that were drawn.
@@ -206,6 +241,10 @@ def _draw_points(
     values = np.asarray(observed.values, float)
     time = positions(data[index_of(observed)].values)
     seen = np.isfinite(values)
+    # The choice knows nothing of the values, so as large a share of those drawn lies in the bands.
+    if (count := int(seen.sum())) > most:
+        label = f"{label}, {most} of {count}"
+        seen[np.delete(np.flatnonzero(seen), some_of(count, most))] = False
     below, above = censored_sides(values, *bounds(observed))
     # Smaller points where there are many, so that they do not hide each other.
     size = 5.5 if seen.sum() <= 60 else 3.5 if seen.sum() <= 300 else 2.0
@@ -223,16 +262,7 @@ def _draw_points(
         ("^", above, f"{label}, at least"),
     ):
         if marker == "o" or at.any():
-            # As an image, thousands of points take less room in an SVG file.
-            many = seen.sum() > 2000
-            ax.plot(
-                time[at],
-                values[at],
-                marker,
-                label=name,
-                rasterized=many,
-                **look,
-            )
+            ax.plot(time[at], values[at], marker, label=name, **look)
     return values[seen]
 
 

@@ -6,6 +6,7 @@ The colours are those of Okabe & Ito (2008).
 from __future__ import annotations
 
 import math
+import re
 import warnings
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -36,6 +37,8 @@ LINES = ("-", "--", "-.", ":")
 MARKERS = ("s", "^", "D", "v", "P", "X")
 LEVELS = (50, 80, 90, 95)
 WIDTH = 5.2
+PANEL = 32
+"""Characters beside a panel of half the width."""
 STYLE: Any = {
     "font.family": "DejaVu Sans",
     "font.size": 10,
@@ -129,14 +132,30 @@ def plain(text: object) -> str:
     return str(text).replace("$", r"\$")
 
 
+def fitted(text: object, width: int = PANEL, lines: int = 2) -> str:
+    """Return text in lines of at most `width` characters, shortened in the middle if need be.
+
+    A name without spaces breaks after a dot, an underscore, a comma or a bracket.
+    """
+    words = str(text)
+    if len(words) > (most := width * lines):
+        words = f"{words[: most // 2 - 1]}\N{HORIZONTAL ELLIPSIS}{words[-(most // 2 - 2) :]}"
+    rows = [""]
+    for piece in re.findall(rf"[^\s._,\])]{{1,{width - 1}}}[\s._,\])]*|[\s._,\])]+", words):
+        if rows[-1] and len(rows[-1] + piece.rstrip()) > width:
+            rows.append("")
+        rows[-1] += piece
+    return plain("\n".join(row.rstrip() for row in rows))
+
+
 def with_units(label: object, units: object) -> str:
     """Return `label (units)`, or the label alone if `units` is empty."""
-    return plain(f"{label} ({units})" if units else label)
+    return fitted(f"{label} ({units})" if units else label)
 
 
 def units_or_none(array: xr.DataArray) -> str:
     """Return the units of an array as an axis label, or words for an array that states none."""
-    return plain(array.attrs.get("units") or "(no unit stated)")
+    return fitted(array.attrs.get("units") or "(no unit stated)")
 
 
 def axis_label(array: xr.DataArray, name: str) -> str:

@@ -21,9 +21,9 @@ from ._style import (
     STYLE,
     add_legend,
     ecdf_half_width,
+    fitted,
     one_panel,
     percent,
-    plain,
     say_recalibrated,
     sorted_finite,
 )
@@ -66,7 +66,7 @@ def plot_pit(pit: xr.Dataset) -> Figure:
                 color=SERIES[number],
                 ls=line,
                 lw=1.3,
-                label=plain(name),
+                label=fitted(name, 24),
             )
     _draw_ecdf(ax, pooled, color=BLACK, lw=1.8, label="all" if len(values) > 1 else "observed")
     ax.set(xlim=(0, 1), ylim=(0, 1), xlabel="probability integral transform (PIT)")
@@ -131,7 +131,7 @@ def plot_coverage(scores: pd.DataFrame) -> Figure:
             shares,
             marker,
             color=color,
-            label=plain(name),
+            label=fitted(name, 24),
             **look,
         )
     # 3. The axis begins at 30 % coverage, or below the lowest value.

@@ -17,6 +17,7 @@ from ._style import (
     SERIES,
     STYLE,
     add_legend,
+    fitted,
     grid,
     new_figure,
     note,
@@ -82,12 +83,12 @@ def plot_comparison(comparison: Comparison, score: str = "crps") -> Figure:
             look |= {
                 "lw": 1.2,
                 "capsize": 2.5,
-                "label": plain(name),
+                "label": fitted(name, 24),
             }
             ax.errorbar(lead + shift, own[f"{score}_difference"].values, bars, **look)
         if not np.isfinite(at[f"{score}_difference"].sel(model=others)).any():
             note(ax, "not known")
-        ax.set_title(plain(observable), color=BLACK)
+        ax.set_title(fitted(observable), color=BLACK)
         ax.set_xlabel(label)
         units = "nat" if score == "log_score" else str(at["units"].item())
         ax.set_ylabel(with_units("difference", units))
@@ -95,7 +96,7 @@ def plot_comparison(comparison: Comparison, score: str = "crps") -> Figure:
         ax.xaxis.set_major_locator(MaxNLocator(6, integer=whole))
         ax.set_xlim(lead.min() - 0.5 * between, lead.max() + 0.5 * between)
     legend = add_legend(fig, 3, alignment="left")
-    legend.set_title(plain(f"{_TITLES[score]} above that of {best}, lower is better"))
+    legend.set_title(fitted(f"{_TITLES[score]} above that of {best}, lower is better", 64))
     return fig
 
 

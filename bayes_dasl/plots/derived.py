@@ -28,6 +28,7 @@ from ._style import (
     axis_label,
     beside,
     few_ticks,
+    fitted,
     grid,
     labelled,
     new_figure,
@@ -179,7 +180,7 @@ def _draw_variable(
         source: the group from which `values` were computed, "posterior" or "prior".
         members: name of the dimension of groups.
     """
-    ax.set_title(plain(values.name))
+    ax.set_title(fitted(values.name))
     dims = beside(values)
     if not dims:
         draw_densities(ax, values, prior, source)
@@ -193,7 +194,7 @@ def _draw_variable(
         say_left_out(ax, left_out)
     ax.set_xlabel(axis_label(along, dims[0]), fontsize=9)
     if values.attrs.get("units"):
-        ax.set_ylabel(plain(values.attrs["units"]), fontsize=9)
+        ax.set_ylabel(fitted(values.attrs["units"], 20), fontsize=9)
     if separate:
         wide = _is_wide(values, members)
         _name_ticks([ax], along, *((_MANY, _ROOM) if wide else (_FEW, _ROOM // 2)))
@@ -244,7 +245,7 @@ def _draw_groups(
                 separate=separate,
             )
         )
-        ax.set_title(plain(group_title(dim, group)), fontsize=9, loc="left")
+        ax.set_title(fitted(group_title(dim, group), 16), fontsize=9, loc="left")
     # All panels share the scale of the first.
     _focus(axes[0], bands)
     axes[0].yaxis.set_major_locator(MaxNLocator(4))

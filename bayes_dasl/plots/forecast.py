@@ -15,6 +15,7 @@ from ..data.datasets import index_of
 from ..scores.matching import fitted_between
 from ._series import (
     FAILED,
+    MOST_INTERVALS,
     distinct_times,
     draw_bands,
     draw_boundaries,
@@ -22,6 +23,7 @@ from ._series import (
     every_nth,
     finite_draws,
     series_of,
+    some_of,
 )
 from ._style import (
     BLACK,
@@ -68,9 +70,10 @@ def plot_forecast(
 ) -> Figure:
     """Draw a forecast with 50 and 90 % bands, the data, and the end of the training data.
 
-    Rows without an order have one interval each in place of bands. Draws whose solve failed are
-    left out. Training data are filled points, test data open points. A recalibrated forecast is
-    labelled as recalibrated.
+    Rows without an order have one interval each in place of bands; at most 60 are drawn. Of more
+    than 400 data about 400 are drawn, as the legend says. Draws whose solve failed are left out.
+    Training data are filled points, test data open points. A recalibrated forecast is labelled as
+    recalibrated.
 
     Args:
         fc: the result of `forecast` or `recalibrate`.
@@ -98,11 +101,13 @@ def plot_forecast(
     time, first = distinct_times(predictions, index)
     draws, left_out = finite_draws(predictions)
     is_series = fc.attrs.get("series", True)
+    # Thousands of times make a file large and look the same; side by side, intervals need room.
+    every = every_nth(time) if is_series else some_of(len(time), MOST_INTERVALS)
+    if not is_series:
+        train, test = (_rows_drawn(data, index, time[every]) for data in (train, test))
     fig, ax = one_panel()
     quantiles = None
     if len(draws):
-        # Thousands of times make a file large and look the same.
-        every = every_nth(time)
         look = {} if is_series else _bars(time[every])
         quantiles = draw_bands(ax, time[every], draws[:, first[every]], **look)
     else:
@@ -116,6 +121,11 @@ def plot_forecast(
     add_legend(fig, 4 if len(ax.get_legend_handles_labels()[1]) == 4 else 3)
     say_recalibrated(fig, fc.attrs)
     return fig
+
+
+def _rows_drawn(data: xr.Dataset | None, index: str, time: np.ndarray) -> xr.Dataset | None:
+    """Return the rows of data that have an interval in the figure."""
+    return data and data.isel({index: np.isin(positions(data[index].values), time)})
 
 
 def _bars(x: np.ndarray) -> dict[str, Any]:

@@ -31,7 +31,7 @@ from ._style import (
     STYLE,
     VERMILION,
     add_legend,
-    plain,
+    fitted,
     small_multiples,
     with_units,
 )
@@ -126,7 +126,7 @@ def plot_function(
             }
             bottom = np.full(seen[name].size, 0.02)
             ax.plot(seen[name], bottom, "|", transform=ax.get_xaxis_transform(), **look)
-        ax.set_title(plain(output))
+        ax.set_title(fitted(output))
         ax.set_xlabel(with_units(name, units.get(name)), fontsize=9)
         ax.set_xlim(x[0], x[-1])
         ax.xaxis.set_major_locator(MaxNLocator(5))

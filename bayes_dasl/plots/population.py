@@ -30,12 +30,12 @@ from ._style import (
     axis_label,
     data_of,
     few_ticks,
+    fitted,
     grid,
     label_series,
     new_figure,
     note,
     one_panel,
-    plain,
     positions,
     predictions_of,
     rows_of,
@@ -104,7 +104,7 @@ def plot_members(
             for part in data
         )
         draw_data(ax, train, test, own)
-        ax.set_title(plain(group_title(dim, group)), fontsize=9, loc="left")
+        ax.set_title(fitted(group_title(dim, group), 16), fontsize=9, loc="left")
     few_shared_ticks(axes, predictions[index])
     label = axis_label(predictions, observable)
     label_panels(fig, axes, axis_label(predictions[index], index), label)

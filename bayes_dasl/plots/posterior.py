@@ -29,7 +29,7 @@ from ._style import (
     add_legend,
     beside,
     ecdf_half_width,
-    plain,
+    fitted,
     small_multiples,
     sorted_finite,
     units_or_none,
@@ -80,7 +80,7 @@ def plot_prior_posterior(post: xr.DataTree, names: Sequence[str] | None = None) 
     fig, axes = small_multiples(len(names), height=1.55)
     for ax, name in zip(axes, names, strict=True):
         draw_densities(ax, posterior[name], prior.get(name))
-        ax.set_title(plain(name))
+        ax.set_title(fitted(name))
         ax.set_xlabel(units_or_none(posterior[name]), fontsize=9)
     add_legend(fig, 2)
     return fig
@@ -110,7 +110,7 @@ def plot_ranks(post: xr.DataTree, names: Sequence[str] | None = None) -> Figure:
     fig, axes = small_multiples(len(names), height=1.45, share=True)
     for ax, name in zip(axes, names, strict=True):
         label = _draw_ranks(ax, posterior[name])
-        ax.set_title(plain(name))
+        ax.set_title(fitted(name))
     # A legend of more entries would take more room than the panels.
     if (lines := len(axes[0].get_legend_handles_labels()[0])) <= 9:
         add_legend(fig, min(5, lines))

@@ -19,9 +19,9 @@ from ._style import (
     STYLE,
     add_legend,
     data_of,
+    fitted,
     label_series,
     one_panel,
-    plain,
     say_above,
 )
 
@@ -61,7 +61,7 @@ def plot_scenarios(
         color = SERIES[number]
         line = LINES[number % len(LINES)]
         ax.fill_between(time, low, high, color=color, alpha=0.18, lw=0)
-        ax.plot(time, middle, color=color, ls=line, lw=1.6, label=plain(name))
+        ax.plot(time, middle, color=color, ls=line, lw=1.6, label=fitted(name, 24))
     # All forecasts have the same training data, so units and boundary of the first one suffice.
     fc = next(iter(forecasts.values()))
     (train,) = data_of(fc, train)

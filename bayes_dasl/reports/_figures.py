@@ -12,9 +12,15 @@ from matplotlib.figure import Figure
 
 from .. import plots
 from .._jax.tree import short_names
+from ..data.datasets import index_of
 from ..layers.layer import AbstractPopulation
 from ..model import Model
-from ..plots._series import can_be_drawn, series_of_members
+from ..plots._series import (
+    MOST_INTERVALS,
+    can_be_drawn,
+    points_drawn,
+    series_of_members,
+)
 from ..plots._style import beside
 from ..plots.function import functions_of
 from ..scores.matching import RECALIBRATED, Span
@@ -46,7 +52,7 @@ def forecast_cards(
             _forecast_figure(fc, name)(fc, train, test, name),
             f"forecast-{slug(f'{of} {name}')}",
             f"{of}: {name}" if of else _long_name(fc, name),
-            _data_words(train, test, name),
+            _data_words(fc, train, test, name),
             f"Forecast of {name}{f' by {of}' if of else ''}: median, {_spread_words(fc, name)}, "
             "and the data.",
         )
@@ -76,7 +82,7 @@ def recalibrated_cards(
             _forecast_figure(fc, name)(fc, train, test, name),
             f"recalibrated-{slug(competitor)}-{slug(name)}",
             f"{name}, {competitor}:",
-            f"{fc.attrs[RECALIBRATED]}. {_data_words(train, test, name)}",
+            f"{fc.attrs[RECALIBRATED]}. {_data_words(fc, train, test, name)}",
             f"Recalibrated forecast of {name}: median, {_spread_words(fc, name)}, and the data.",
         )
         for competitor, fc in forecasts.items()
@@ -445,16 +451,28 @@ def _halves(names: Sequence[str]) -> list[Sequence[str]]:
     return [names[:first], names[first:]]
 
 
-def _data_words(train: xr.Dataset, test: xr.Dataset | None, name: str) -> str:
-    """Return how many values of an observable are fitted, held out and missing, in words."""
+def _data_words(fc: xr.DataTree, train: xr.Dataset, test: xr.Dataset | None, name: str) -> str:
+    """Return how many values of an observable are fitted, held out, missing and drawn, in words."""
     said = []
-    for data, kind in ((train, "fitted"), (test, "held out")):
-        if data is None or name not in data:
-            continue
-        seen = np.isfinite(data[name].values)
-        gap = f" ({int((~seen).sum())} missing)" if not seen.all() else ""
-        said.append(f"{count(int(seen.sum()), 'value')} {kind}{gap}")
+    is_series = fc.attrs.get("series", True)
+    known = {
+        kind: np.isfinite(data[name].values)
+        for data, kind in ((train, "fitted"), (test, "held out"))
+        if data is not None and name in data
+    }
+    counts = [int(seen.sum()) for seen in known.values()]
+    # Panels of groups and maps have data of their own, and rows without an order are left out.
+    one_panel = is_series and all(seen.ndim == 1 for seen in known.values())
+    drawn = points_drawn(*counts) if one_panel else counts
+    for (kind, seen), kept, shown in zip(known.items(), counts, drawn, strict=True):
+        gaps = [f"{int((~seen).sum())} missing"] if not seen.all() else []
+        thin = [f"{shown} of them drawn"] if shown < kept else []
+        notes = f" ({', '.join([*gaps, *thin])})" if gaps or thin else ""
+        said.append(f"{count(kept, 'value')} {kind}{notes}")
     words = listed(said) if said else "no data"
+    rows = len(np.unique(fc["predictions"].dataset[index_of(fc["predictions"].dataset)]))
+    if not is_series and rows > MOST_INTERVALS:
+        words += f"; {MOST_INTERVALS} of {rows} rows are drawn"
     return words[:1].upper() + words[1:] + "."
 
 

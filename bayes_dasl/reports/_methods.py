@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import functools
 import inspect
+import re
 import textwrap
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 import equinox as eqx
 import numpy as np
+import pandas as pd
 import xarray as xr
 
+from ..checking.description import Description
 from ..model import Model
 from ..prediction.posterior import are_chains, of_particles
 from ..scores.failures import usable_draws
 from ._formulas import with_formulas
-from ._text import count, listed
+from ._summary import Scored
+from ._text import MISSING, count, fixed, listed
 from .options import ReportOptions
 
 LIBRARIES = {
@@ -32,46 +36,55 @@ LIBRARIES = {
     "builtins",
 }
 """Packages whose classes and functions are not shown as equations of the user."""
+VERSIONS = ("bayes_dasl", "python", "jax", "numpyro", "diffrax", "blackjax")
+METHODS = {
+    "NUTS": "No-U-Turn sampler; Hoffman and Gelman, 2014",
+    "SMC": "sequential Monte Carlo; Del Moral et al., 2006",
+    "DeepEnsemble": "Lakshminarayanan et al., 2017",
+}
+"""What a paper would call and cite for an engine."""
+_LONGEST = 80
 
 
 def methods(
     model: Model | None,
-    tree: Any,
+    tree: Description | None,
     post: xr.DataTree,
     fc: xr.DataTree,
     train: xr.Dataset,
     options: ReportOptions,
+    summary: pd.DataFrame,
+    scored: Scored | None = None,
 ) -> dict[str, Any]:
-    """Return the contents of the methods section.
+    """Return the paragraphs of a methods section by subject, with equations and settings.
 
     Args:
-        model: the fitted model, or None if it is not known.
-        tree: the result of `describe(model)`; not used without a model.
+        model: the model; None leaves out what only it knows.
+        tree: its description.
         post: the posterior.
         fc: the forecast.
         train: the fitted data.
-        options: options of the report, with source and licence of the data.
+        options: source and licence of the data.
+        summary: R-hat and effective sample sizes, as from `summaries`.
+        scored: the scores of all forecasts, if there are test data.
 
     Returns:
-        `said`: sentences by subject, such as "Data"; `equations`: pairs of name and description;
-        `tree`: the description of the model as text.
+        `said`, `equations`, `settings` as rows by part, and `tree` as text.
     """
-    said = {"Data": _data_sentences(train, options)}
-    found: dict[str, Any] = {
-        "said": said,
-        "equations": [],
-        "tree": "",
+    said = {"Data": _data_sentences(train, options, scored)}
+    if model is not None and tree is not None:
+        said["Model"] = _model_sentences(model, tree, post)
+    said |= {
+        "Inference": _inference_sentences(post, summary),
+        "Forecast": _forecast_sentences(fc, scored),
+        "Software": _software_sentence(post),
     }
-    if model is not None:
-        noises = model.noise.values() if isinstance(model.noise, Mapping) else (model.noise,)
-        noise = listed(sorted({type(part).__name__ for part in noises}))
-        said["Model"] = (
-            f"{type(model.layer).__name__} with {count(tree.unknowns, 'unknown number')}; the data "
-            f"scatter about it by {noise}. Below is all of it, with the prior of each number."
-        )
-        found |= {"equations": list(equations(model)), "tree": str(tree)}
-    said |= {"Inference": _inference_words(post), "Forecast": _forecast_words(fc)}
-    return found
+    return {
+        "said": {subject: words for subject, words in said.items() if words},
+        "equations": [] if model is None else list(equations(model)),
+        "settings": _settings(post, fc, tree),
+        "tree": "" if tree is None else str(tree),
+    }
 
 
 def equations(model: Model) -> Iterator[tuple[str, str]]:
@@ -131,44 +144,161 @@ def _description(thing: Any) -> str:
         return "written where no source is kept"
 
 
-def _data_sentences(train: xr.Dataset, options: ReportOptions) -> str:
-    """Return sentences on the number of fitted values, their source and their licence."""
-    said = []
+def _data_sentences(train: xr.Dataset, options: ReportOptions, scored: Scored | None) -> str:
+    """Say how many values were fitted and held out, their source and their licence."""
     values = {
         str(name): int(np.isfinite(v.values).sum())
         for name, v in train.data_vars.items()
         if v.dtype.kind in "fiu"
     }
+    said = []
     if values:
         counts = listed([f"{count(n, 'value')} of {name}" for name, n in values.items()])
-        said.append(f"Fitted to {counts}.")
+        said.append(f"The model was fitted to {counts}.")
+    if scored is not None:
+        held_out = count(int(scored.own.loc["all", "n"]), "further value")
+        said.append(f"The forecast was evaluated on {held_out}, which the fit had not seen.")
     source = options.source.removesuffix(".")
-    said.append(f"Source: {source}." if source else "Their source was not told.")
+    said.append(f"Source: {source}." if source else "The source of the data was not stated.")
     if options.licence:
         said.append(f"Licence: {options.licence.removesuffix('.')}.")
     return " ".join(said)
 
 
-def _inference_words(post: xr.DataTree) -> str:
-    """Return a sentence on the engine, and the number of chains, runs or draws."""
-    attrs = post.attrs
+def _model_sentences(model: Model, tree: Description, post: xr.DataTree) -> str:
+    """Return the kind of the model, its observation noise, and how many parameters it has."""
+    noises = model.noise.values() if isinstance(model.noise, Mapping) else (model.noise,)
+    noise = listed(sorted({_in_words(type(part).__name__) for part in noises}))
+    sizes = [
+        int(np.prod([v.sizes[dim] for dim in v.dims if dim not in ("chain", "draw")], dtype=int))
+        for v in post["posterior"].dataset.data_vars.values()
+        if v.attrs.get("group") == "network"
+    ]
+    weights = f", of which {sum(sizes)} belong to unknown functions" if sizes else ""
+    return (
+        f"The model is of type {type(model.layer).__name__} and has "
+        f"{count(tree.unknowns, 'inferred parameter')}{weights}. The observation model is {noise}. "
+        "The priors are listed with the model below."
+    )
+
+
+def _in_words(name: str) -> str:
+    """Return the words of a class name: `LogNormalNoise` gives `log normal noise`."""
+    return re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name).lower()
+
+
+def engine_name(post: xr.DataTree) -> str:
+    """Return the name of the engine without its settings."""
+    return str(post.attrs.get("engine", "an engine that was not recorded")).partition("(")[0]
+
+
+def _inference_sentences(post: xr.DataTree, summary: pd.DataFrame) -> str:
+    """Say how the posterior was sampled, and how well the chains agree."""
     sizes = post["posterior"].sizes
-    engine = str(attrs.get("engine", "an engine that was not told"))
+    engine = engine_name(post)
+    cited = f" ({METHODS[engine]})" if engine in METHODS else ""
+    # 1. Draws that are no chains.
     if not are_chains(post):
-        kind = f": {attrs['draws_are']}" if attrs.get("draws_are") else ""
-        return f"{count(sizes['draw'], 'draw')} by {engine}{kind}."
+        kind = f": {post.attrs['draws_are']}" if post.attrs.get("draws_are") else ""
+        draws = count(sizes["draw"], "draw")
+        return f"The posterior was approximated by {engine}{cited}, with {draws}{kind}."
     if of_particles(post):
-        return f"{count(sizes['chain'], 'run')} of {count(sizes['draw'], 'particle')} by {engine}."
-    warm = f", after {attrs['warmup_draws']} of warm-up" if "warmup_draws" in attrs else ""
-    short = " It was interrupted." if int(attrs.get("interrupted", 0)) else ""
+        runs = f"{count(sizes['chain'], 'run')} of {count(sizes['draw'], 'particle')}"
+        return f"The posterior was sampled by {engine}{cited}, in {runs}."
+    # 2. Chains.
     chains = f"{count(sizes['chain'], 'chain')} of {count(sizes['draw'], 'draw')}"
-    return f"{chains} by {engine}{warm}.{short}"
+    said = [f"The posterior was sampled by {engine}{cited}, in {chains} each{_warmup(post)}."]
+    if int(post.attrs.get("interrupted", 0)):
+        said.append("The run was interrupted.")
+    worst, lowest = fixed(summary["r_hat"].max(), 3), fixed(summary["ess_bulk"].min(), 0)
+    if MISSING not in (worst, lowest):
+        said.append(
+            "Convergence was judged by rank-normalised R-hat and bulk effective sample size "
+            f"(Vehtari et al., 2021): over the science parameters, the largest R-hat is {worst} "
+            f"and the lowest effective sample size {lowest}."
+        )
+    stats = post["sample_stats"].dataset if "sample_stats" in post.children else {}
+    if "diverging" in stats:
+        diverged = stats["diverging"]
+        said.append(f"Of {diverged.size} transitions, {int(diverged.sum())} diverged.")
+    return " ".join(said)
 
 
-def _forecast_words(fc: xr.DataTree) -> str:
-    """Return words on the number of usable draws, and on whether the model was changed."""
+def _warmup(post: xr.DataTree) -> str:
+    """Return the number of warm-up draws, if it is known."""
+    draws = post.attrs.get("warmup_draws")
+    return f", after {draws} warm-up draws" if draws is not None else ""
+
+
+def _forecast_sentences(fc: xr.DataTree, scored: Scored | None) -> str:
+    """Say what the forecast consists of, and how it was scored."""
     usable = usable_draws(fc)
     # An ensemble member may have several draws of the noise.
     kept = int(usable.sum()) * (fc["predictions"].sizes["draw"] // usable.shape[1])
-    of = " of another model than the fitted one" if fc.attrs.get("what_if", 0) else ""
-    return f"{count(kept, 'predictive draw')}{of}, observation noise included."
+    said = [
+        f"The forecast consists of {count(kept, 'draw')} of the posterior predictive distribution, "
+        "with observation noise."
+    ]
+    if fc.attrs.get("what_if", 0):
+        said.append("It is of another model than the fitted one.")
+    if scored is not None:
+        others = [name for name in scored.tables if name != scored.name]
+        said.append(
+            "It was scored by the continuous ranked probability score (CRPS; Gneiting and Raftery, "
+            f"2007) and compared with {listed(others)}."
+        )
+    return " ".join(said)
+
+
+def _software_sentence(post: xr.DataTree) -> str:
+    """Return the versions of the software, if they were recorded."""
+    attrs = post.attrs
+    used = [f"{n} {attrs[f'version_{n}']}" for n in VERSIONS if f"version_{n}" in attrs]
+    return f"Computations used {listed(used)}." if used else ""
+
+
+def _settings(
+    post: xr.DataTree, fc: xr.DataTree, tree: Description | None
+) -> list[tuple[str, list[tuple[str, str]]]]:
+    """Return the settings of the engine, the random seeds and the settings of each model part."""
+    seeds = [
+        (name, str(of.attrs.get("key", MISSING))) for name, of in (("fit", post), ("forecast", fc))
+    ]
+    found = [
+        (engine_name(post), list(_arguments(str(post.attrs.get("engine", ""))))),
+        ("random seed", seeds),
+    ]
+    parts = [] if tree is None else [tree.root]
+    while parts:
+        part = parts.pop(0)
+        rows = [(name, value) for name, value in part.settings.items() if _is_short(value)]
+        found.append((part.title, [(name.replace("_", " "), value) for name, value in rows]))
+        parts += part.children
+    return [(title, rows) for title, rows in found if rows]
+
+
+def _is_short(value: str) -> bool:
+    return len(value) <= _LONGEST
+
+
+def _arguments(call: str, prefix: str = "") -> Iterator[tuple[str, str]]:
+    """Yield name and value of each argument in the text of a constructor call, inner calls too."""
+    _, _, inner = call.partition("(")
+    # A comma in inner brackets separates no arguments.
+    depth, fields = 0, [""]
+    for letter in inner.removesuffix(")"):
+        depth += (letter in "([{<") - (letter in ")]}>")
+        if letter == "," and not depth:
+            fields.append("")
+        else:
+            fields[-1] += letter
+    for field in fields:
+        name, is_named, value = field.strip().partition("=")
+        if not is_named:
+            continue
+        words = f"{prefix}{name.replace('_', ' ')}"
+        if re.fullmatch(r"\w+\(\w+=.*\)", value):
+            yield from _arguments(value, f"{words}: ")
+        else:
+            text = {"None": "not set", "True": "yes", "False": "no"}.get(value, value.strip("'"))
+            yield words, textwrap.shorten(text, _LONGEST, placeholder=" …")

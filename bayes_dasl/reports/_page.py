@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,20 +13,16 @@ import xarray as xr
 
 from .._findings import LEVELS, Finding
 from ..data.datasets import index_of
-from ..data.dates import are_dates, in_words
 from ..errors import MismatchError
 from ..model import Model
 from ..plots import epistemic_parts, science_parameters
 from ..prediction.posterior import (
     are_chains,
     fitted_observables,
-    of_particles,
     with_what_is_censored,
 )
 from ..scores.baselines import BASELINES
 from ..scores.decomposition import decompose
-from ..scores.draws_at_data import lower_by
-from ..scores.failures import usable_draws
 from ..scores.matching import (
     RECALIBRATED,
     check_forecast,
@@ -38,44 +33,27 @@ from ..scores.matching import (
 from ..scores.pit_values import pit
 from ..scores.scores import score, score_baselines
 from ..verdict.diagnosis import diagnose
+from ..verdict.finding_help import finding_name, help_address
 from ..weighting.equal_weights import EqualWeights
 from ..weighting.factor_table import BayesFactors
 from ..weighting.judged_mixtures import MIXTURE, Mixed, Weighed
-from . import _events, _figures, _methods, _tables
+from . import _events, _figures, _methods, _summary, _tables
 from ._cards import Card
-from ._text import MISSING, count, fixed, listed, number, percent, seconds
+from ._text import MISSING, count, listed, percent, seconds
 from .options import ReportOptions
 
+FIRST = 2
+"""Forecasts above the verdict, which have the first screen to themselves."""
+MOST_FAULTS = 3
+MOST_ROWS = 8
+"""Findings and parameters of a report of one page."""
 SYMBOLS = {
     "good": "✓",
     "inconclusive": "?",
     "warning": "!",
     "bad": "✕",
+    _summary.UNCHECKED: "\N{EN DASH}",
 }
-VERSIONS = ("bayes_dasl", "python", "jax", "numpyro", "diffrax", "blackjax")
-
-
-@dataclass(frozen=True)
-class Scored:
-    """Scores of every forecast on the test data.
-
-    Args:
-        tables: tables of scores by name of the forecast, including competitors and baselines. The
-            forecast that the page is about comes first.
-        pit: PIT (probability integral transform) values of the forecast that the page is about.
-        name: name of that forecast.
-        data: the test data at the times of that forecast.
-    """
-
-    tables: dict[str, pd.DataFrame]
-    pit: xr.Dataset
-    name: str
-    data: xr.Dataset
-
-    @property
-    def own(self) -> pd.DataFrame:
-        """The scores of the forecast that the page is about."""
-        return self.tables[self.name]
 
 
 def render(
@@ -138,17 +116,24 @@ def render(
     }
     of = "" if mixture is None else f" of {name}"
     # 4. The sections, in the order of the page.
+    drawn = _figures.forecast_cards(about, known, test, shown)
     context = {
         "title": title,
         "name": name,
         "head": head,
         "mixture": mixture and _mixture_section(mixture, others, known, test, shown),
-        "subtitle": _subtitle(fc, train, test, all_fitted),
+        "subtitle": _summary.subtitle(fc, train, test, all_fitted),
+        "brief": options.brief,
+        "badges": _summary.badges(mixture.diagnosis if mixture else diagnosis),
+        "skill": _summary.skill(scored, units),
+        "help_address": help_address,
+        "finding_name": finding_name,
         "diagnosis": diagnosis,
         **_by_level(diagnosis.findings),
         "symbols": SYMBOLS,
-        "facts": _key_facts(post, about, summary, scored, units, of),
-        "forecast": _figures.forecast_cards(about, known, test, shown),
+        "facts": _summary.key_facts(post, about, summary, scored, units, of),
+        "forecast": drawn[:FIRST],
+        "more": drawn[FIRST:],
         "closer": _events.window_cards(about, known, test, shown, options),
         "events": _events.event_cards(about, options),
         "no_events": _events.not_drawn(about, options),
@@ -158,7 +143,7 @@ def render(
         ],
         "fields": any(_figures.is_field(fc, name) for name in shown),
         "curves": not all(_figures.is_field(fc, name) for name in shown),
-        "failed": _count_failed(about),
+        "failed": _summary.count_failed(about),
         "observables": observables,
         "shown": shown,
         **_score_section(scored, units, {head: about, **others}, options),
@@ -176,7 +161,9 @@ def render(
         "ranks": _rank_cards(post, summary) if are_chains(post) else [],
         "training": _figures.training_cards(post),
         "most_panels": _figures.MOST_PANELS,
-        "methods": _methods.methods(model, description, post, fc, train, options),
+        "most_faults": MOST_FAULTS if options.brief else None,
+        "most_rows": MOST_ROWS,
+        "methods": _methods.methods(model, description, post, fc, train, options, summary, scored),
         "provenance": _provenance(post, fc),
         "percent": percent,
     }
@@ -184,7 +171,7 @@ def render(
 
 
 def _score_section(
-    scored: Scored | None,
+    scored: _summary.Scored | None,
     units: Mapping[str, str],
     forecasts: Mapping[str, xr.DataTree],
     options: ReportOptions,
@@ -201,14 +188,13 @@ def _score_section(
         "losses": _tables.LOSSES,
         "coverages": list(_tables.COVERAGES.values()),
         "metrics": list(options.metrics),
-        **dict.fromkeys(("skill", "estimated"), ""),
+        "estimated": "",
         **{key: [] for key in ("scores", "measured", "calibration")},
     }
     if scored is None:
         return section
     series = bool(forecasts[scored.name].attrs.get("series", True))
     return section | {
-        "skill": _skill(scored, units),
         "scores": _tables.score_groups(scored.tables, units),
         "measured": _tables.metric_groups(forecasts, scored.data, options.metrics),
         "estimated": _tables.estimated(scored.tables),
@@ -374,7 +360,7 @@ def _score_all(
     name: str,
     competitors: Mapping[str, xr.DataTree],
     observables: list[str],
-) -> Scored:
+) -> _summary.Scored:
     """Score a forecast, its competitors and the baselines on the same rows of the test data.
 
     Args:
@@ -391,7 +377,7 @@ def _score_all(
     tables = {name: score(fc, common)}
     tables |= {other: score(competitor, common) for other, competitor in competitors.items()}
     tables |= score_baselines(train, common, observables=observables)
-    return Scored(tables, transform, name, common)
+    return _summary.Scored(tables, transform, name, common)
 
 
 def _variance_parts(fc: xr.DataTree, shown: list[str]) -> xr.Dataset:
@@ -435,152 +421,6 @@ def _units_by_observable(fc: xr.DataTree, observables: list[str]) -> dict[str, s
     return units | {"all": shared.pop() if len(shared) == 1 else ""}
 
 
-def _subtitle(
-    fc: xr.DataTree, train: xr.Dataset, test: xr.Dataset | None, all_fitted: bool
-) -> list[str]:
-    """Return phrases on the times that were fitted and forecast, and on reservations.
-
-    Args:
-        fc: the forecast.
-        train: the fitted data.
-        test: the held-out data, if there are any.
-        all_fitted: whether all test values that the user gave were fitted.
-    """
-    index = index_of(train)
-    fitted = train[index]
-    unit = str(fitted.attrs.get("units", ""))
-    said = [f"fitted on {_span(fitted.values)}"]
-    # With test data, the forecast counts only where it can be scored.
-    times = (fc["predictions"].dataset if test is None else test)[index].values
-    start, end = fitted_between(fc)
-    before = times[:0] if start is None else times[times < start]
-    after = times if end is None else times[times > end]
-    said += [f"forecast over {_span(part)}" for part in (before, after) if part.size]
-    said[-1] += f" ({unit})" if unit else ""
-    if fc.attrs.get("what_if", 0):
-        said.append("what if: the forecast is of another model than the fitted one")
-    if all_fitted:
-        said.append("the data given here were fitted: none are held out")
-    elif test is None:
-        said.append("no held-out data")
-    return said
-
-
-def _span(time: np.ndarray) -> str:
-    """Return the first and the last time as text, such as `0–12`."""
-    dates = are_dates(time)
-    first, last = (
-        in_words(at) if dates else f"{float(at):.10g}" for at in (time.min(), time.max())
-    )
-    between = " to " if dates else "\N{EN DASH}"
-    return f"{first}{between}{last}" if last != first else first
-
-
-def _skill(scored: Scored, units: Mapping[str, str]) -> str:
-    """Return a sentence on the CRPS of the forecast, compared with every other forecast."""
-    # NaN if no test value lies at a time of the forecast.
-    crps, n = scored.own.loc["all", ["crps", "n"]]
-    if not np.isfinite(crps):
-        return "No test value could be scored."
-    unit = f" {units['all']}" if units["all"] else ""
-    said = [
-        _against(name, scored.own, table)
-        for name, table in scored.tables.items()
-        if name != scored.name and np.isfinite(table.loc["all", "crps"])
-    ]
-    several = "on average over the observables " if len(scored.own) > 2 else ""
-    compared = f": {several}{'; '.join(said)}" if said else ""
-    return (
-        f"On {count(int(n), 'held-out value')} its CRPS (a mean distance between forecast and "
-        f"truth) is {number(crps)}{unit}{compared}."
-    )
-
-
-def _against(name: str, own: pd.DataFrame, other: pd.DataFrame) -> str:
-    """Compare two forecasts by their CRPS, in words.
-
-    The difference is a share of the higher CRPS, averaged over observables as in the verdict.
-
-    Args:
-        name: name of the other forecast.
-        own: scores of the forecast that the page is about.
-        other: scores of the other forecast.
-    """
-    rows = [
-        row for row in own.index if row != "all" and row in other.index and own.loc[row, "n"] > 0
-    ]
-    ours = own.loc[rows, "crps"].to_numpy(float)
-    theirs = other.loc[rows, "crps"].to_numpy(float)
-    n = own.loc[rows, "n"].to_numpy(float)
-    # Differences below half a per cent would be shown as 0 %.
-    mean = number(other.loc["all", "crps"])
-    if (lower := lower_by(ours, theirs, n)) > 0.005:
-        return f"that of {name} is {percent(lower)} lower ({mean})"
-    if (lower := lower_by(theirs, ours, n)) > 0.005:
-        return f"{percent(lower)} lower than that of {name} ({mean})"
-    return f"level with {name} ({mean})"
-
-
-def _key_facts(
-    post: xr.DataTree,
-    fc: xr.DataTree,
-    summary: pd.DataFrame,
-    scored: Scored | None,
-    units: Mapping[str, str],
-    of: str,
-) -> list[tuple[str, str, str]]:
-    """Return the four numbers at the top of the page, or three for draws that are no chains.
-
-    Args:
-        post: the posterior.
-        fc: the forecast that the page is about.
-        summary: the result of `summaries`.
-        scored: the scores; None without test data.
-        units: units by observable.
-        of: words that name the model in a page about a mixture; else empty.
-
-    Returns:
-        A tuple of label, value and unit for each number.
-    """
-    # 1. The forecast: its scores, or without test data its draws.
-    if scored:
-        crps, cover = scored.own.loc["all", ["crps", "coverage_90"]]
-        facts = [
-            ("CRPS", number(crps), units["all"] or "mean over observables"),
-            ("90 % coverage", percent(cover), "of test values inside"),
-        ]
-    else:
-        failed, draws = _count_failed(fc)
-        runs = count(post["posterior"].sizes["chain"], "run" if of_particles(post) else "chain")
-        facts = [
-            ("forecast draws", fixed(draws, 0), runs),
-            ("failed forecast draws", fixed(failed, 0), "left out"),
-        ]
-    # 2. The sampling: R-hat and ESS of chains, or the kind of draws of other engines.
-    if not are_chains(post):
-        draws = fixed(post["posterior"].sizes["draw"], 0)
-        return [*facts, ("draws", draws, str(post.attrs.get("draws_are", "")))]
-    worst, lowest = fixed(summary["r_hat"].max(), 3), fixed(summary["ess_bulk"].min(), 0)
-    whose = f"science parameters{of}"
-    mixing = ("largest R-hat", worst, whose)
-    # Chains that are too short for R-hat have it of groups of chains.
-    if "nested_rhat" in post.attrs:
-        mixing = ("nested R-hat", fixed(post.attrs["nested_rhat"], 3), "of superchains")
-    return [*facts, mixing, ("lowest bulk ESS", lowest, whose)]
-
-
-def _count_failed(fc: xr.DataTree) -> tuple[int, int]:
-    """Count the posterior draws that failed or are not finite.
-
-    A posterior draw with several predictive draws counts once.
-
-    Returns:
-        The number of failed draws, and the number of all draws.
-    """
-    usable = usable_draws(fc)
-    return int((~usable).sum()), usable.size
-
-
 def _density_cards(post: xr.DataTree) -> list[Card]:
     """Draw prior and posterior of the first `MOST_PANELS` science parameters."""
     names = list(science_parameters(post))[: _figures.MOST_PANELS]
@@ -609,7 +449,6 @@ def _provenance(post: xr.DataTree, fc: xr.DataTree) -> list[tuple[str, str]]:
     """
     # Results of older versions lack some attributes: show a dash for them.
     attrs: Mapping[str, Any] = {str(k): v for k, v in post.attrs.items()}
-    versions = [f"{v} {attrs[f'version_{v}']}" for v in VERSIONS if f"version_{v}" in attrs]
     sizes = post["posterior"].sizes
     # An interrupted run has fewer draws than asked for.
     kept = f"{count(sizes['chain'], 'chain')} of {count(sizes['draw'], 'draw')}"
@@ -619,18 +458,13 @@ def _provenance(post: xr.DataTree, fc: xr.DataTree) -> list[tuple[str, str]]:
     if "sampling_time_s" in attrs:
         wall += f", of which sampling {seconds(attrs['sampling_time_s'])}"
     rows = [
-        ("engine", attrs.get("engine", MISSING)),
+        ("engine", _methods.engine_name(post)),
         ("draws kept", kept),
-        (
-            "random key",
-            f"{attrs.get('key', MISSING)} (fit), {fc.attrs.get('key', MISSING)} (forecast)",
-        ),
         ("data SHA-256", attrs.get("data_sha256", MISSING)),
         ("fitted", attrs.get("created", MISSING)),
         ("forecast", fc.attrs.get("created", MISSING)),
         ("model of the forecast", fc.attrs.get("model", MISSING)),
         ("wall time", f"{wall}; forecast {seconds(fc.attrs.get('wall_time_s'))}"),
         ("machine", ", ".join(str(attrs[k]) for k in ("platform", "devices") if k in attrs)),
-        ("versions", ", ".join(versions)),
     ]
     return [(label, str(value) or MISSING) for label, value in rows]

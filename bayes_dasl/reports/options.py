@@ -38,6 +38,8 @@ class ReportOptions:
             study, or of the test data of a report.
         licence: licence of the data. If empty, it is taken from `attrs["licence"]` or
             `attrs["license"]` of the same data.
+        brief: whether to make a report of one page: verdict, first forecasts, scores and first
+            parameters.
 
     Raises:
         DataError: if an option has a wrong type or value.
@@ -51,6 +53,7 @@ class ReportOptions:
     metrics: Mapping[str, Callable[..., float]] = dataclasses.field(default_factory=dict)
     source: str = ""
     licence: str = ""
+    brief: bool = False
 
     def __post_init__(self):
         # 1. Types first, since the checks below rely on them.
