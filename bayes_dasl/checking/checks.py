@@ -46,7 +46,19 @@ _COARSE = 1e-4
 _FEW = 0.2
 
 
-@dataclass(frozen=True)
+def _findings_html(diagnosis: Diagnosis) -> str:
+    """Return the HTML of findings in a notebook."""
+    from .display import findings_html
+
+    return findings_html(diagnosis)
+
+
+# The core knows no display, so that these methods come from here.
+Diagnosis.__repr__ = Diagnosis.__str__
+Diagnosis._repr_html_ = _findings_html  # pyright: ignore
+
+
+@dataclass(frozen=True, repr=False)
 class Check(Diagnosis):
     """The findings of `check`, each with a remedy if there is a problem."""
 
