@@ -2,6 +2,7 @@
 background.
 """
 
+import builtins
 import html.parser
 import re
 from dataclasses import dataclass, field
@@ -107,6 +108,16 @@ def test_the_page_of_a_model_is_a_table_of_its_parameters(shown):
 
 def test_a_description_shows_its_tree_at_the_prompt():
     assert repr(bd.describe(MODEL)) == str(bd.describe(MODEL))
+
+
+class ZMQInteractiveShell:
+    """Rich recognises a notebook by this name of its shell."""
+
+
+def test_a_notebook_does_not_swallow_the_tree(monkeypatch):
+    tree = str(bd.describe(MODEL))
+    monkeypatch.setattr(builtins, "get_ipython", ZMQInteractiveShell, raising=False)
+    assert str(bd.describe(MODEL)) == tree
 
 
 def test_a_model_without_unknowns_has_no_table():

@@ -117,7 +117,14 @@ class Description:
     def __str__(self) -> str:
         from rich.console import Console
 
-        console = Console(file=io.StringIO(), width=_WIDTH, color_system=None, legacy_windows=False)
+        # In Jupyter a console of Rich would display the tree instead of writing it.
+        console = Console(
+            file=io.StringIO(),
+            width=_WIDTH,
+            color_system=None,
+            force_jupyter=False,
+            legacy_windows=False,
+        )
         console.print(self.__rich__())
         lines = console.file.getvalue().rstrip()  # type: ignore[attr-defined]
         return f"{lines}\n{self.unknowns} unknown numbers"
