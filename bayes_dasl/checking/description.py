@@ -16,6 +16,7 @@ from .._statistics.describe_distributions import describe_distribution, free_sha
 from ..errors import ModelError
 from ..model import Model
 from ..random import Module, RandomLeaf, Shared, is_random, paths
+from .display import BESIDE, description_html, description_text
 
 if TYPE_CHECKING:
     import matplotlib.figure
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
 _WIDTH = 120
 # Length of the longest tuple that is printed in full.
 _LISTED = 8
-BESIDE = "shared, and what others depend on"
 _GROUP_COLOURS = {"science": "blue", "network": "dark_orange3"}
 
 
@@ -133,8 +133,6 @@ class Description:
         return str(self)
 
     def _repr_html_(self) -> str:
-        from .display import description_html
-
         return description_html(self)
 
     def draw(self) -> matplotlib.figure.Figure:
@@ -183,8 +181,6 @@ def describe(model: Module) -> Description:
 
 def _model_text(self: Model) -> str:
     """Return the text of a model at the prompt."""
-    from .display import description_text
-
     try:
         return description_text(describe(self))
     except Exception:  # a traced model has no values, and the text of an object must not fail

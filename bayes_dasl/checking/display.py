@@ -7,9 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from html import escape
+from typing import TYPE_CHECKING
 
 from .._findings import LEVELS, Diagnosis
-from .description import BESIDE, Description, Node
+
+if TYPE_CHECKING:
+    from .description import Description, Node
+
+BESIDE = "shared, and what others depend on"
+"""The name of the part that lists shared parameters."""
 
 _COLUMNS = ("name", "prior", "units", "shape", "group")
 # White text has a contrast of at least 4.5 on each.
