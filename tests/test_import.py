@@ -2,12 +2,14 @@
 
 import json
 import pydoc
+import re
 import subprocess
 import sys
 
 import pytest
 
 import bayes_dasl as bd
+from tests.studies import ROOT
 
 # Each takes a tenth of a second or more, and most users of a process need few of them.
 HEAVY = (
@@ -57,3 +59,25 @@ def test_what_few_need_loads_when_it_is_used(found):
     assert (
         found["plot"] == "plot_tree"
     )  # an attribute of the package, although Matplotlib is loaded for it only now
+
+
+API = [
+    name.rpartition(".")
+    for page in (ROOT / "docs" / "reference" / "api").glob("*.md")
+    for name in re.findall(r"^::: bayes_dasl\.(\S+)$", page.read_text(encoding="utf-8"), re.M)
+]
+FLAT = {name for namespace, _, name in API if not namespace}
+
+
+def test_tab_shows_names_for_users_and_no_files():
+    assert set(dir(bd)) == FLAT | set(bd._LOADED) | set(bd._LAZY)
+
+
+# `bd.errors` holds errors only, which the pages list by its own name.
+@pytest.mark.parametrize("namespace", sorted({*bd._LOADED, *bd._LAZY} - {"errors"}))
+def test_tab_in_a_namespace_shows_names_for_users_and_no_files(namespace):
+    listed = {name for name in dir(getattr(bd, namespace)) if name[0] != "_"}
+    documented = {name for of, _, name in API if of == namespace}
+    assert documented <= listed
+    # Types of results stand beside what returns them.
+    assert listed - documented - FLAT <= {"Check", "Finding"}

@@ -2,6 +2,7 @@
 runs refused.
 """
 
+import builtins
 import errno
 import json
 import shutil
@@ -443,3 +444,44 @@ def test_a_bar_that_is_asked_for_writes_lines_where_there_is_no_terminal(capsys)
         bar.start("sampling", 40)
         bar.advance(40)
     assert capsys.readouterr().err == ""
+
+
+class ZMQInteractiveShell:
+    """By this name of its shell Rich knows a notebook, too."""
+
+
+def test_a_notebook_shows_one_line_that_is_written_again(capsys, monkeypatch):
+    monkeypatch.setattr(builtins, "get_ipython", ZMQInteractiveShell, raising=False)
+    with ProgressBar() as bar:
+        bar.start("finding modes", 1)
+        bar.start("sampling", 400)
+        for _ in range(4):
+            bar.advance(100, "3 divergences")
+    written = capsys.readouterr().err
+    assert written.endswith("\n") and written.count("\n") == 1
+    first, *shown = written.strip("\r").split("\r")
+    assert first.split()[:3] == ["finding", "modes", "0/1"]
+    assert [line.split("/400")[0].split()[-1] for line in shown] == [
+        "0",
+        "100",
+        "200",
+        "300",
+        "400",
+    ]
+    assert [line.count("━") for line in shown] == [0, 10, 20, 30, 40]
+    # A shorter line must cover the one before.
+    assert len({len(line.rstrip("\n")) for line in (first, *shown)}) == 1
+    assert all("3 divergences" in line for line in shown[1:])
+    with ProgressBar(False) as bar:
+        bar.start("sampling", 400)
+        bar.advance(100)
+    assert capsys.readouterr().err == ""
+
+
+def test_a_notebook_hears_of_each_hundredth_only(capsys, monkeypatch):
+    monkeypatch.setattr(builtins, "get_ipython", ZMQInteractiveShell, raising=False)
+    with ProgressBar() as bar:
+        bar.start("descending", 10_000)
+        for _ in range(10_000):
+            bar.advance(1)
+    assert 90 <= capsys.readouterr().err.count("\r") <= 101

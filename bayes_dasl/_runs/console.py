@@ -1,6 +1,6 @@
 """A Rich console that tolerates a closed terminal."""
 
-from types import TracebackType
+from typing import Any
 
 from rich.console import Console
 
@@ -8,15 +8,10 @@ from rich.console import Console
 class LastingConsole(Console):
     """A console that stops printing, and raises no error, when its terminal or pipe is closed."""
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: Any) -> None:
         # Rich writes all output when this context ends, also that of a progress bar.
         try:
-            super().__exit__(kind, error, trace)
+            super().__exit__(*error)
         except OSError:
             self.quiet = True
 

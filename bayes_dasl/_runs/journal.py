@@ -5,6 +5,7 @@ the result of each step as a file. A second run of the same engine reads the exi
 computes the remaining steps. So its draws are identical to the last bit.
 """
 
+import builtins
 import contextlib
 import hashlib
 import io
@@ -15,8 +16,7 @@ import sys
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -234,17 +234,18 @@ class ProgressBar:
     """A progress bar: `with ProgressBar() as bar: bar.start("sampling", 1000); bar.advance(50)`.
 
     Args:
-        shown: whether to show progress; by default only in a terminal. If the error stream is a
-            file, a line is printed for each tenth of a phase.
+        shown: whether to show progress; by default only in a terminal or a notebook. A notebook
+            shows one line that is written again. If the error stream is a file, a line is printed
+            for each tenth of a phase.
     """
 
     def __init__(self, shown: bool | None = None):
-        shown = sys.stderr.isatty() if shown is None else shown
-        self._progress = _progress() if shown else None
-        console = self._progress.console if self._progress else None
-        self._lines = console is not None and not (console.is_terminal or console.is_jupyter)
+        terminal = sys.stderr.isatty()
+        # IPython defines this name. The error stream of Jupyter is no terminal.
+        self._notebook = hasattr(builtins, "get_ipython") and not terminal
+        shown = (terminal or self._notebook) if shown is None else shown
+        self._progress = _progress(terminal) if shown else None
         self._task = None
-        self._done = 0
         self._said = 0
 
     def __enter__(self) -> "ProgressBar":
@@ -252,14 +253,10 @@ class ProgressBar:
             self._progress.__enter__()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: Any) -> None:
         if self._progress:
-            self._progress.__exit__(kind, error, trace)
+            self._progress.__exit__(*error)
+            self._write("\n" * self._notebook)
 
     def start(self, what: str, total: int) -> None:
         """Begin a phase of the work, with a new bar.
@@ -268,12 +265,13 @@ class ProgressBar:
             what: name of the phase, such as "sampling".
             total: number of units of work in the phase.
         """
-        if not self._progress:
-            return
-        if self._task is not None:
-            self._progress.remove_task(self._task)
-        self._task = self._progress.add_task(what, total=total, note="")
-        self._done = self._said = 0
+        if self._progress:
+            if self._task is not None:
+                self._progress.remove_task(self._task)
+            self._task = self._progress.add_task(what, total=total, note="")
+            # Only a notebook shows the begin of a phase.
+            self._said = -self._notebook
+            self.advance(0)
 
     def advance(self, done: int, note: str = "") -> None:
         """Add finished work to the current phase.
@@ -282,28 +280,31 @@ class ProgressBar:
             done: number of units of work finished since the last call.
             note: text after the remaining time.
         """
-        if self._progress and self._task is not None:
-            self._progress.update(self._task, advance=done, note=note)
-            self._done += done
-            self._say(note)
-
-    def _say(self, note: str) -> None:
-        """Print a line at each tenth of a phase, if the error stream is no terminal or notebook."""
-        task = self._progress.tasks[-1] if self._progress and self._lines else None
-        if task is None or not task.total or self._done * 10 // task.total <= self._said:
+        progress = self._progress
+        if not progress or self._task is None:
             return
-        self._said = int(self._done * 10 // task.total)
-        with contextlib.suppress(OSError):
+        progress.update(self._task, advance=done, note=note)
+        task = progress.tasks[-1]
+        # A line at each tenth of a phase; the bar of a notebook moves at each hundredth.
+        reached = int(task.percentage / (1 if self._notebook else 10))
+        if not progress.disable or reached <= self._said:
+            return
+        self._said = reached
+        if self._notebook:
+            line = progress.console.render_lines(progress.get_renderable())[0]
+            self._write("\r" + "".join(part.text for part in line))
+        else:
             behind = f", {note}" if note else ""
-            print(
-                f"{task.description}: {self._done:g} of {task.total:g}{behind}",
-                file=sys.stderr,
-                flush=True,
-            )
+            self._write(f"{task.description}: {task.completed:g} of {task.total:g}{behind}\n")
+
+    def _write(self, text: str) -> None:
+        """Write text to the error stream, unless it is closed."""
+        with contextlib.suppress(OSError):
+            print(text, end="", file=sys.stderr, flush=True)
 
 
-def _progress() -> "Progress":
-    """Return a progress bar of Rich with count, elapsed and remaining time."""
+def _progress(terminal: bool) -> "Progress":
+    """Return a bar of Rich with count, elapsed and remaining time, drawn only on a terminal."""
     from rich.progress import (
         BarColumn,
         MofNCompleteColumn,
@@ -319,7 +320,9 @@ def _progress() -> "Progress":
         TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
         TextColumn("left"), TimeRemainingColumn(), TextColumn("{task.fields[note]}"),
     )  # fmt: skip
-    return Progress(*columns, console=LastingConsole(stderr=True), transient=True)
+    # Without colour the missing part of a bar is blank.
+    console = LastingConsole(stderr=True, no_color=not terminal)
+    return Progress(*columns, console=console, transient=True, disable=not terminal)
 
 
 def concatenated(traces: Sequence[Arrays]) -> Arrays:

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 
 import xarray as xr
 
+from .._listing import listed as _listed
 from ..errors import ModelError
 from ..model import Model
 from .cnn_model import cnn as cnn
@@ -51,3 +52,6 @@ def named(model: Model, data: xr.Dataset, *names: str) -> dict[str, Model]:
             f"there is no baseline called {unknown[0]!r}: known are {', '.join(BASELINES)}"
         )
     return {name: BASELINES[name](model, data) for name in names}
+
+
+__dir__ = _listed(__name__)

@@ -31,6 +31,7 @@ from ..priors import draw_prior
 from ..random import occurrences, paths
 from ..scores.failures import FEW, SELDOM
 from .corrections import corrections
+from .display import findings_html
 
 _DRAWS = 256
 _GRADIENTS = 64
@@ -46,7 +47,12 @@ _COARSE = 1e-4
 _FEW = 0.2
 
 
-@dataclass(frozen=True)
+# The core knows no display, so that these methods come from here.
+Diagnosis.__repr__ = Diagnosis.__str__
+Diagnosis._repr_html_ = findings_html  # pyright: ignore
+
+
+@dataclass(frozen=True, repr=False)
 class Check(Diagnosis):
     """The findings of `check`, each with a remedy if there is a problem."""
 

@@ -14,7 +14,9 @@ import numpy as np
 
 from .._statistics.describe_distributions import describe_distribution, free_shape
 from ..errors import ModelError
+from ..model import Model
 from ..random import Module, RandomLeaf, Shared, is_random, paths
+from .display import BESIDE, description_html, description_text
 
 if TYPE_CHECKING:
     import matplotlib.figure
@@ -23,7 +25,6 @@ if TYPE_CHECKING:
 _WIDTH = 120
 # Length of the longest tuple that is printed in full.
 _LISTED = 8
-_BESIDE = "shared, and what others depend on"
 _GROUP_COLOURS = {"science": "blue", "network": "dark_orange3"}
 
 
@@ -116,10 +117,23 @@ class Description:
     def __str__(self) -> str:
         from rich.console import Console
 
-        console = Console(file=io.StringIO(), width=_WIDTH, color_system=None, legacy_windows=False)
+        # In Jupyter a console of Rich would display the tree instead of writing it.
+        console = Console(
+            file=io.StringIO(),
+            width=_WIDTH,
+            color_system=None,
+            force_jupyter=False,
+            legacy_windows=False,
+        )
         console.print(self.__rich__())
         lines = console.file.getvalue().rstrip()  # type: ignore[attr-defined]
         return f"{lines}\n{self.unknowns} unknown numbers"
+
+    def __repr__(self) -> str:
+        return str(self)
+
+    def _repr_html_(self) -> str:
+        return description_html(self)
 
     def draw(self) -> matplotlib.figure.Figure:
         """Draw the tree as a diagram, with science and network in different colours and borders.
@@ -160,9 +174,22 @@ def describe(model: Module) -> Description:
         if path not in leaf.places
     )
     if entries:
-        beside = Node(_BESIDE, "", "science", {}, entries, ())
+        beside = Node(BESIDE, "", "science", {}, entries, ())
         root = dataclasses.replace(root, children=(*root.children, beside))
     return Description(root)
+
+
+def _model_text(self: Model) -> str:
+    """Return the text of a model at the prompt."""
+    try:
+        return description_text(describe(self))
+    except Exception:  # a traced model has no values, and the text of an object must not fail
+        return eqx.tree_pformat(self)
+
+
+# The core knows no display, so that these methods come from here.
+Model.__repr__ = _model_text
+Model._repr_html_ = lambda self: describe(self)._repr_html_()  # pyright: ignore
 
 
 def _node(name: str, path: str, value: Any, group: str, leaves: Mapping[str, RandomLeaf]) -> Node:

@@ -43,6 +43,8 @@ class SolverChoice:
     def __str__(self) -> str:
         return self.reason
 
+    __repr__ = __str__
+
 
 @dataclass(frozen=True)
 class _Trial:

@@ -1,5 +1,6 @@
 """State-space models: Kalman filters, correlated noise, and propagation of random errors."""
 
+from .._listing import listed as _listed
 from .correlated import (
     CorrelatedBoxCoxNoise as CorrelatedBoxCoxNoise,
     CorrelatedLogNoise as CorrelatedLogNoise,
@@ -16,3 +17,5 @@ from .processes import (
     White as White,
 )
 from .unscented import Unscented as Unscented, VarianceHead as VarianceHead
+
+__dir__ = _listed(__name__)

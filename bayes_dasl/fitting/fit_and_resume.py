@@ -66,7 +66,7 @@ def fit(
             and the variables that its noise reads. Variables in other units than the model's are
             converted.
         engine: the algorithm that draws from the posterior, by default `NUTS()`.
-        progress: whether a progress bar is shown, by default on a terminal.
+        progress: whether a progress bar is shown, by default in a terminal or a notebook.
         checkpoint: a folder that keeps every step of the run. After a kill, the same call (or
             `resume`) continues from the last step and returns the draws of an uninterrupted run.
             One process at a time can use the folder.
@@ -215,7 +215,7 @@ def resume(
         model: the model of that fit.
         data: the data of that fit.
         checkpoint: the folder of the checkpoint.
-        progress: whether a progress bar is shown, by default on a terminal.
+        progress: whether a progress bar is shown, by default in a terminal or a notebook.
         device: "cpu", "gpu" or "auto", as for `fit`.
 
     Raises:

@@ -1,5 +1,6 @@
 """Scientific layers: `layer(inputs)` gives a `Prediction`; a layer knows no probability."""
 
+from .._listing import listed as _listed
 from ._functions import solver_settings as solver_settings
 from ._linear import (
     AbstractLinear as AbstractLinear,
@@ -24,3 +25,5 @@ from .phase_of_year import phase as phase
 from .process_noise import ProcessNoise as ProcessNoise
 from .root import find_root as find_root
 from .steady_state import SteadyState as SteadyState
+
+__dir__ = _listed(__name__)

@@ -1,5 +1,6 @@
 """Observation noise: the distribution of a datum around the prediction of the layer."""
 
+from .._listing import listed as _listed
 from .abstract_noise import (
     AbstractCrossCorrelation as AbstractCrossCorrelation,
     AbstractNoise as AbstractNoise,
@@ -22,3 +23,5 @@ from .hurdle_and_zero_inflated import (
     HurdleNoise as HurdleNoise,
     ZeroInflatedNoise as ZeroInflatedNoise,
 )
+
+__dir__ = _listed(__name__)

@@ -1,5 +1,6 @@
 """Partial differential equations on grids, by the method of lines."""
 
+from .._listing import listed as _listed
 from .boundary import (
     Dirichlet as Dirichlet,
     Flux as Flux,
@@ -29,3 +30,5 @@ from .vorticity import (
     strain_rate as strain_rate,
     velocity as velocity,
 )
+
+__dir__ = _listed(__name__)

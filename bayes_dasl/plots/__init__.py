@@ -4,6 +4,7 @@ Every function returns a `matplotlib.figure.Figure` and opens no window, so it w
 display. No figure relies on colour alone: lines, markers, hatches or labels differ too.
 """
 
+from .._listing import listed as _listed
 from ._style import BLUE as BLUE, LEVELS as LEVELS, STYLE as STYLE, VERMILION as VERMILION
 from .calibration import plot_coverage as plot_coverage, plot_pit as plot_pit
 from .comparison import plot_comparison as plot_comparison
@@ -30,3 +31,5 @@ from .profile import plot_profile as plot_profile
 from .scenarios import plot_scenarios as plot_scenarios
 from .sensitivity import plot_sensitivity as plot_sensitivity
 from .tree import plot_tree as plot_tree
+
+__dir__ = _listed(__name__)

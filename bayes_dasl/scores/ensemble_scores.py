@@ -40,6 +40,12 @@ class ScoreTable(pd.DataFrame):
     def __repr__(self) -> str:
         return "\n".join([self.to_string(line_width=100), *self._notes_below()])
 
+    def _repr_html_(self) -> str:
+        from html import escape
+
+        notes = "".join(f"<p>{escape(note)}</p>" for note in self._notes_below())
+        return f"<div>{self.to_html(float_format='{:.4g}'.format)}{notes}</div>"
+
     def _notes_below(self) -> list[str]:
         """Return the notes below the printed table, one text for each line."""
         said = [

@@ -54,6 +54,8 @@ class Information:
     def __str__(self) -> str:
         return "\n".join(self.sentences)
 
+    __repr__ = __str__
+
 
 def fisher_information(
     model: Model, data: xr.Dataset, post: xr.DataTree | None = None

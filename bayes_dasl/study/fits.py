@@ -54,7 +54,7 @@ class Task:
         engine: the engine of its fits.
         folder: the folder for posterior, checkpoint and past forecasts.
         key: the random seed.
-        progress: whether to show a progress bar; None shows it in a terminal only.
+        progress: whether to show a progress bar; None shows it in a terminal or notebook.
         say: a function that is called with each line of progress.
     """
 

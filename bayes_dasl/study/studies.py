@@ -219,7 +219,7 @@ class Study:
         Args:
             folder: the run folder, which is made if it is missing.
             key: the random seed of fits and forecasts.
-            progress: whether to show a progress bar; None shows it in a terminal only.
+            progress: whether to show a progress bar; None shows it in a terminal or notebook.
             say: a function that is called with each line of progress.
 
         Returns:

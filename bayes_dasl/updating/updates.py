@@ -50,7 +50,7 @@ def update(
             these, it must also have the known errors that the noise uses. It must have the forcings
             at new times.
         engine: the engine for a new fit to all data; by default `NUTS()`.
-        progress: whether a progress bar is shown; by default only in a terminal.
+        progress: whether a progress bar is shown; by default only in a terminal or a notebook.
         checkpoint: the argument of `fit`, for a new fit.
         device: the argument of `fit`, for a new fit.
         key: a whole number or a JAX random key, for the resampling or the fit.

@@ -51,6 +51,8 @@ class Mixed:
     def __str__(self) -> str:
         return "\n".join([*self.words, str(self.diagnosis)])
 
+    __repr__ = __str__
+
 
 def judge_mixture(
     mixture: xr.DataTree,

@@ -92,7 +92,7 @@ def leave_future_out(
         engine: the engine of the fits; by default `NUTS()`.
         post: the result of `fit` for all of these data, if it exists. Its draws may serve in bridge
             sampling for a window at the end of the data.
-        progress: whether a progress bar is shown; by default only in a terminal.
+        progress: whether a progress bar is shown; by default only in a terminal or a notebook.
         checkpoint: a folder for the results of each origin and the steps of the current fit. After
             an interruption, the same call continues from there, with the same result.
         device: as for `fit`.
@@ -454,7 +454,7 @@ def model_weights(
             leaves room for two windows.
         engine: the engine of the fits at each origin; by default `NUTS()`. It is required if
             another engine fitted the models, since NUTS may take much longer.
-        progress: whether a progress bar is shown; by default only in a terminal.
+        progress: whether a progress bar is shown; by default only in a terminal or a notebook.
         checkpoint: a folder for the results of each model. After an interruption, the same call
             continues from there.
         say: a function that is called with messages on progress.

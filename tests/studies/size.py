@@ -180,11 +180,11 @@ class Package:
 
 
 def only_hands_on(path: str, tree: ast.Module) -> bool:
-    """Whether a file is an `__init__` of imports, docstrings and `__all__` alone."""
+    """Whether a file is an `__init__` of imports, docstrings, `__all__` and `__dir__` alone."""
     return path.endswith("/__init__.py") and all(
         isinstance(node, ast.Import | ast.ImportFrom)
         or (isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant))
-        or (isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__")
+        or (isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) in ("__all__", "__dir__"))
         for node in tree.body
     )
 

@@ -1,5 +1,6 @@
 """Families of basis functions for unknown functions, and priors of their weights."""
 
+from ..._listing import listed as _listed
 from ...networks.weights import (
     Horseshoe as Horseshoe,
     NormalShrinkage as NormalShrinkage,
@@ -14,3 +15,5 @@ from .families import (
     Product as Product,
 )
 from .hilbert import HilbertGP as HilbertGP
+
+__dir__ = _listed(__name__)
