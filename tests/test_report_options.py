@@ -430,8 +430,7 @@ class TestPage:
         for sentence in (
             "The model was fitted to 13 values of hare and 13 values of lynx. The forecast was "
             "evaluated on 16 further values, which the fit had not seen.",
-            "The posterior was sampled by NUTS (No-U-Turn sampler; Hoffman and Gelman, 2014), in 4 "
-            "chains of 200 draws each.",
+            "The posterior was sampled by NUTS, in 4 chains of 200 draws each.",
             "Of 800 transitions, 0 diverged.",
             "The forecast consists of 800 draws of the posterior predictive distribution",
             "and compared with science, climatology and persistence.",

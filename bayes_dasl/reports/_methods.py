@@ -7,14 +7,13 @@ import inspect
 import re
 import textwrap
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import equinox as eqx
 import numpy as np
 import pandas as pd
 import xarray as xr
 
-from ..checking.description import Description
 from ..model import Model
 from ..prediction.posterior import are_chains, of_particles
 from ..scores.failures import usable_draws
@@ -22,6 +21,9 @@ from ._formulas import with_formulas
 from ._summary import Scored
 from ._text import MISSING, count, fixed, listed
 from .options import ReportOptions
+
+if TYPE_CHECKING:
+    from ..checking.description import Description
 
 LIBRARIES = {
     "bayes_dasl",
@@ -37,12 +39,6 @@ LIBRARIES = {
 }
 """Packages whose classes and functions are not shown as equations of the user."""
 VERSIONS = ("bayes_dasl", "python", "jax", "numpyro", "diffrax", "blackjax")
-METHODS = {
-    "NUTS": "No-U-Turn sampler; Hoffman and Gelman, 2014",
-    "SMC": "sequential Monte Carlo; Del Moral et al., 2006",
-    "DeepEnsemble": "Lakshminarayanan et al., 2017",
-}
-"""What a paper would call and cite for an engine."""
 _LONGEST = 80
 
 
@@ -196,18 +192,17 @@ def _inference_sentences(post: xr.DataTree, summary: pd.DataFrame) -> str:
     """Say how the posterior was sampled, and how well the chains agree."""
     sizes = post["posterior"].sizes
     engine = engine_name(post)
-    cited = f" ({METHODS[engine]})" if engine in METHODS else ""
     # 1. Draws that are no chains.
     if not are_chains(post):
         kind = f": {post.attrs['draws_are']}" if post.attrs.get("draws_are") else ""
         draws = count(sizes["draw"], "draw")
-        return f"The posterior was approximated by {engine}{cited}, with {draws}{kind}."
+        return f"The posterior was approximated by {engine}, with {draws}{kind}."
     if of_particles(post):
         runs = f"{count(sizes['chain'], 'run')} of {count(sizes['draw'], 'particle')}"
-        return f"The posterior was sampled by {engine}{cited}, in {runs}."
+        return f"The posterior was sampled by {engine}, in {runs}."
     # 2. Chains.
     chains = f"{count(sizes['chain'], 'chain')} of {count(sizes['draw'], 'draw')}"
-    said = [f"The posterior was sampled by {engine}{cited}, in {chains} each{_warmup(post)}."]
+    said = [f"The posterior was sampled by {engine}, in {chains} each{_warmup(post)}."]
     if int(post.attrs.get("interrupted", 0)):
         said.append("The run was interrupted.")
     worst, lowest = fixed(summary["r_hat"].max(), 3), fixed(summary["ess_bulk"].min(), 0)
