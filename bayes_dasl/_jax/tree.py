@@ -48,10 +48,10 @@ def below(path: str, name: str) -> str:
 
 
 def child(node: Any, key: Any) -> Any:
-    """Return the child of a node to which one entry of a JAX key path leads.
+    """Return the child of a node that one entry of a JAX key path selects.
 
     Raises:
-        TypeError: if the entry has no name.
+        TypeError: if the entry is not an attribute, a dictionary key or a sequence index.
     """
     if isinstance(key, jtu.GetAttrKey):
         return getattr(node, key.name)

@@ -34,8 +34,9 @@ def named(model: Model, data: xr.Dataset, *names: str) -> dict[str, Model]:
 
     Args:
         model: the scientific model, with or without a network.
-        data: the training data. They should also have rows without observations at the times of the
-            forecast. These rows give baselines without science the range of their inputs.
+        data: the training data. They should also hold rows for the times of the forecast, with
+            forcings and without observations. A baseline without science learns the range of its
+            inputs from all rows.
         names: some of "fixed", "mlp", "transformer", "gaussian_process", "neural_ode" and "pinn".
             For fields, "fixed" and "cnn" exist; for a population, "fixed", "mlp" and
             "gaussian_process".
@@ -44,8 +45,8 @@ def named(model: Model, data: xr.Dataset, *names: str) -> dict[str, Model]:
         The baselines by name.
 
     Raises:
-        ModelError: if a name is unknown, or the function of that name raises it.
-        DataError: if the function of that name raises it.
+        ModelError: if a name is unknown, or a baseline does not suit the model.
+        DataError: if a baseline cannot be built from the data.
     """
     if unknown := [name for name in names if name not in BASELINES]:
         raise ModelError(

@@ -334,11 +334,14 @@ def _update(
 
 
 def _all_times(start: Any, asked: list, kinks: list, numpy: Any) -> Any:
-    """Return all requested and past times, and kinks of forcings clipped to their range.
+    """Join the times of predictions, of past observations, and of kinks of forcings.
+
+    Kinks are clipped to the range from the start to the last of the other times. The array is not
+    sorted and may hold duplicates.
 
     Args:
         start: the start time.
-        asked: arrays of requested and past times.
+        asked: the times of predictions and, if there are any, of past observations.
         kinks: arrays of times at which forcings have kinks.
         numpy: the module `numpy`, or `jax.numpy` for traced times.
     """

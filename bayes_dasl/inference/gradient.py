@@ -90,7 +90,10 @@ def _remembered(problem: Problem) -> str:
 
 
 def _noted(note: Path) -> str | None:
-    """Return the mode that a cache file holds, or None if the file cannot be read."""
+    """Return the differentiation mode in a cache file: "forward" or "reverse".
+
+    The result is None if the file cannot be read or holds neither.
+    """
     try:
         held = json.loads(note.read_text(encoding="utf-8"))
     except (OSError, ValueError):

@@ -124,15 +124,15 @@ def tidy(
     """Return the results of `measure` in many tasks as a long table.
 
     Args:
-        rows: the result of `run_many`. Tasks that failed or returned no such results are left out.
-        of: "scores" gives one line per task, name of unseen data, and observable. "derived" gives
-            one line per task and derived number; an array has one line per element, such as
+        rows: the result of `run_many`. Tasks that failed, or whose results lack `of`, are left out.
+        of: "scores" gives one line for each task, unseen dataset and observable. "derived" gives
+            one line for each task and derived number; an array has one line per element, such as
             "eddy[3]".
 
     Returns:
         A table with all columns of `rows` whose values are single numbers or texts, such as the
-        arguments of the task and `fit_s`. For "scores" it adds `ahead`, `observable` and each
-        score. For "derived" it adds `quantity`, `low`, `median` and `high`.
+        arguments of the task and `fit_s`. For "scores" it adds `ahead` (the name of the unseen
+        dataset in `measure`), `observable` and each score. For "derived" it adds `quantity`, `low`, `median` and `high`.
 
     Raises:
         ModelError: if an argument of the tasks has the name of an added column.

@@ -46,13 +46,13 @@ class Link(Module):
 
     @property
     def origin(self) -> tuple[str, str]:
-        """The part and the value at the source."""
+        """The part and the value from which the link comes: `source` split at its first dot."""
         part, name = self.source.split(".", 1)
         return part, name
 
     @property
     def goal(self) -> tuple[str, str]:
-        """The part and the forcing at the target."""
+        """The part and the forcing to which the link leads: `target` split at its first dot."""
         part, name = self.target.split(".", 1)
         return part, name
 

@@ -190,9 +190,11 @@ class _Scale:
         return shares, combinations.T
 
     def has_wide_combination(self, group: np.ndarray) -> bool:
-        """Return whether a combination of two or more parameters of a group keeps its prior spread.
+        """Return whether the data leave a combination of parameters of a group unidentified.
 
-        Two separate modes also make a combination wide, but the data identify each mode.
+        The posterior then keeps at least half of the prior variance of the combination, and two or
+        more parameters keep a fifth of theirs. A combination that is wide because the posterior has
+        two separate modes does not count.
 
         Args:
             group: the indices of the parameters.

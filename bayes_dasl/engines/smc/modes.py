@@ -146,7 +146,11 @@ def _by_links(values: np.ndarray, least: float) -> list[np.ndarray]:
 
 
 def _merged(values: np.ndarray, group: np.ndarray) -> np.ndarray:
-    """Merge groups whose distance is below half the smaller of their standard deviations.
+    """Merge groups of particles that lie close together.
+
+    Two groups are close if their nearest particles are less than half a standard deviation apart.
+    The standard deviation of a group is its largest over the dimensions; the smaller of the two
+    groups counts. Chains of close groups become one group.
 
     Args:
         values: positions, `(particle, dimension)`.
