@@ -132,7 +132,8 @@ def tidy(
     Returns:
         A table with all columns of `rows` whose values are single numbers or texts, such as the
         arguments of the task and `fit_s`. For "scores" it adds `ahead` (the name of the unseen
-        dataset in `measure`), `observable` and each score. For "derived" it adds `quantity`, `low`, `median` and `high`.
+        dataset in `measure`), `observable` and each score. For "derived" it adds
+        `quantity`, `low`, `median` and `high`.
 
     Raises:
         ModelError: if an argument of the tasks has the name of an added column.
