@@ -47,7 +47,8 @@ SETTINGS = """\
 import os, warnings
 import matplotlib.pyplot as plt
 plt.rcParams["figure.dpi"] = 90
-%config InlineBackend.print_figure_kwargs = {"bbox_inches": "tight", "facecolor": "white"}
+from IPython.core.pylabtools import select_figure_formats
+select_figure_formats(get_ipython(), {"png"}, bbox_inches="tight", facecolor="white")
 """
 
 
@@ -104,6 +105,7 @@ def run(page: Path) -> None:
             notebook,
             timeout=1800,
             kernel_name="python3",
+            coalesce_streams=True,
             resources={"metadata": {"path": folder}},
         ).execute()
     del notebook.cells[0]

@@ -359,3 +359,9 @@ def test_long_names_do_not_overlap(post):
 def test_labels_break_at_words_and_are_shortened_in_the_middle(text, shown):
     found = _style.fitted(text)
     assert found == shown and max(map(len, found.split("\n"))) <= 32
+
+
+def test_a_notebook_shows_a_figure_that_pyplot_does_not_know():
+    """Without pyplot Jupyter would print its type and size."""
+    figure, _ = _style.one_panel()
+    assert figure._repr_png_().startswith(b"\x89PNG")

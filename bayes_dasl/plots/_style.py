@@ -5,6 +5,7 @@ The colours are those of Okabe & Ito (2008).
 
 from __future__ import annotations
 
+import io
 import math
 import re
 import warnings
@@ -69,9 +70,19 @@ STYLE: Any = {
 # Figures and panels
 
 
+class NotebookFigure(Figure):
+    """A figure that a notebook shows by itself, although pyplot does not know it."""
+
+    def _repr_png_(self) -> bytes:
+        """Return the figure as a PNG file, for Jupyter."""
+        file = io.BytesIO()
+        self.savefig(file, format="png", bbox_inches="tight", facecolor="white")
+        return file.getvalue()
+
+
 def new_figure(height: float, width: float = WIDTH) -> Figure:
     """Return an empty figure, in inches, whose panels leave room for labels and legend."""
-    return Figure(figsize=(width, height), layout="constrained")
+    return NotebookFigure(figsize=(width, height), layout="constrained")
 
 
 def one_panel(height: float = 3.3) -> tuple[Figure, Axes]:

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch
 
 from ..errors import MismatchError
-from ._style import BLACK, GREY, STYLE, WIDTH, plain
+from ._style import BLACK, GREY, STYLE, WIDTH, NotebookFigure, plain
 
 _LOOKS = {
     "science": {
@@ -81,7 +81,7 @@ def plot_tree(root: Any) -> Figure:
     _add_boxes(boxes, root, 0, None)
     # The height of the figure follows from its boxes.
     height = boxes[-1].bottom + _GAP
-    fig = Figure(figsize=(WIDTH, height))
+    fig = NotebookFigure(figsize=(WIDTH, height))
     ax = fig.add_axes((0, 0, 1, 1))
     ax.set(xlim=(0, WIDTH), ylim=(height, 0))
     ax.set_axis_off()
