@@ -399,7 +399,7 @@ def test_help_is_a_link_only_where_the_documentation_is(study, normal, undrawn, 
     for links in ((), ("Documentation, https://docs.example.org/x",), ("Source, https://a.eu",)):
         assert address(*links) == ""
     known = address("Source, https://a.eu", "Documentation, https://docs.a.eu/bayes/")
-    assert known == "https://docs.a.eu/bayes/reference/findings.html#divergences"
+    assert known == "https://docs.a.eu/bayes/reference/findings/#divergences"
     post = trees.make_post(divergences=30)
     assert f'Help: <a href="{known}">divergences</a>' in report(post, study["fc"]).html
     assert "Help: see Findings: r-hat" in normal.html

@@ -6,7 +6,7 @@ import functools
 import re
 from importlib import metadata
 
-PAGE = "reference/findings.html"
+PAGE = "reference/findings/"
 _BEFORE_A_NAME = (
     "against",
     "constraint",
