@@ -1,26 +1,28 @@
-"""The command `bayes-dasl`: check, run, resume, forecast and report studies from a shell."""
+"""The work of the commands of `bayes-dasl`, whose options are in `bayes_dasl_cli`."""
 
-import ast
 import dataclasses
-import json
+import json as as_json
 import os
 import signal
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext, redirect_stdout
 from pathlib import Path
 from shlex import quote
-from typing import Annotated, Any, NoReturn
+from typing import Any, NoReturn
 
 import pandas as pd
 import typer
 from rich.markup import escape
 from rich.table import Table
 
-from . import __version__
+from bayes_dasl_cli import app as app
+
 from ._findings import Diagnosis, Level
 from ._runs.console import LastingConsole
 from ._runs.folder import read_note
 from ._runs.signals import heard_like_ctrl_c
+from ._runs.user_code import place_in_user_code
 from .data.dates import in_words
 from .errors import BayesDaslError, DataError, Interrupted, ReadError
 from .many.comparison import rows_of, summarised
@@ -31,13 +33,17 @@ from .reports._text import number, percent
 from .study import (
     Run,
     Study,
+    change_run,
+    folder_name,
     future_forcings,
     future_times,
     is_trusted,
     module_of,
     new_observations,
     new_rows,
-    study_files,
+    studies_and_data,
+    verdicts_of_runs,
+    write_study,
 )
 from .weighting.judged_mixtures import MIXTURE
 
@@ -47,20 +53,8 @@ EXIT_CODES: dict[Level, int] = {
     "warning": 3,
     "bad": 4,
 }
-"""Exit codes of `check`, `diagnose` and `--strict` by their worst finding; Typer uses 2 itself."""
+"""Exit codes of `--strict` by the worst finding; Typer uses 2 itself."""
 
-app = typer.Typer(
-    no_args_is_help=True,
-    epilog="Exit codes: 0 for a command that did its work, 1 for an error, 2 for a wrong call; 130 "
-    "after Ctrl-C, 143 "
-    "after SIGTERM, 129 after SIGHUP. check, diagnose and --strict also judge: 3 if there are "
-    "reservations about the "
-    "sampling of a model, or about the fit of the study's own model or of the mixture, and 4 if "
-    "one of these is not to "
-    "be relied on.",
-    add_completion=False,
-    pretty_exceptions_enable=False,
-)
 console = LastingConsole(highlight=False)
 _IN_A_FILE = 160
 """Width of tables that are written to a file."""
@@ -71,68 +65,48 @@ _SYMBOLS = {
     "bad": "[red]✕[/]",
 }
 
-StudyName = Annotated[
-    str, typer.Argument(help="A case study's name, or a Python file that defines study().")
-]
-RunFolder = Annotated[Path, typer.Argument(help="A run folder, such as runs/lynx-hare.")]
-Trust = Annotated[
-    bool,
-    typer.Option("--trust", help="Execute the study file that the folder names, wherever it lies."),
-]
-WhatIf = Annotated[
-    bool,
-    typer.Option(
-        "--what-if", help="Take the models as the study has them now, though others were fitted."
-    ),
-]
-Strict = Annotated[
-    bool,
-    typer.Option(
-        "--strict", help="End with 3 or 4 if the verdict has reservations, as diagnose does."
-    ),
-]
-
-
-def _print_version(asked: bool) -> bool:
-    """Print the version and exit, if the option is given."""
-    if asked:
-        console.print(f"bayes-dasl {__version__}")
-        raise typer.Exit
-    return asked
-
-
-@app.callback()
-def main(
-    version: Annotated[
-        bool,
-        typer.Option(
-            "--version", callback=_print_version, is_eager=True, help="Print the version and end."
-        ),
-    ] = False,
-) -> None:
-    """Turn a half-known equation and data into a calibrated forecast."""
-
 
 @contextmanager
-def _short_errors() -> Iterator[None]:
-    """Print errors that the user can correct as one line, without a traceback."""
+def _short_errors(*, quiet: bool = False, json: bool = False) -> Iterator[None]:
+    """Print errors that the user can correct as one line, without a traceback.
+
+    Args:
+        quiet: whether to print errors alone.
+        json: whether what is printed inside goes to the error stream, so that the output holds
+            nothing but the JSON that follows.
+    """
+    console.quiet = quiet
     # SIGTERM and SIGHUP stop a run like Ctrl-C, so that draws are kept.
-    with heard_like_ctrl_c() as came:
+    with heard_like_ctrl_c() as came, redirect_stdout(sys.stderr) if json else nullcontext():
         try:
             yield
         except Interrupted as stop:
             _stop(str(stop), came)
-        except BayesDaslError as error:
-            LastingConsole(stderr=True, highlight=False).print(
-                f"[red]error:[/] {escape(str(error))}", soft_wrap=True
-            )
-            raise typer.Exit(1) from None
         except KeyboardInterrupt:
             _stop(
                 "stopped: nothing is half-written; run the same command again, or bayes-dasl "
                 "resume, to go on",
                 came,
             )
+        except Exception as error:
+            said = _error_in_words(error)
+            if said is None or os.environ.get("BAYES_DASL_TRACEBACK"):
+                raise
+            LastingConsole(stderr=True, highlight=False).print(
+                f"[red]error:[/] {escape(said)}", soft_wrap=True
+            )
+            raise typer.Exit(1) from None
+
+
+def _error_in_words(error: Exception) -> str | None:
+    """Return an error in one line, with its place in the user's code; None for one of ours."""
+    place = place_in_user_code(error)
+    if isinstance(error, BayesDaslError):
+        # Code that raises such an error says itself what is wrong.
+        return str(error) if place is None or "(raise " in place else f"{place}: {error}"
+    if place is None or isinstance(error, typer.Exit):
+        return None
+    return f"{place}: {type(error).__name__}: {' '.join(str(error).split())}"
 
 
 def _stop(said: str, came: list[int]) -> NoReturn:
@@ -170,7 +144,8 @@ def _load_run(folder: Path, trust: bool) -> Run:
     Raises:
         ReadError: if the folder holds no run, its study is missing, or the file is not trusted.
     """
-    source = read_note(folder).get("source")
+    note = read_note(folder)
+    source = note.get("source")
     if not source:
         raise ReadError(f"{folder} was made in Python, from no study file: use bd.Study.run there")
     if not trust and not is_trusted(source, folder):
@@ -179,7 +154,7 @@ def _load_run(folder: Path, trust: bool) -> Run:
             "in the run folder, and this command would execute it: read that file, then add --trust"
         )
     try:
-        return Run(_load_study(source), folder)
+        return Run(change_run(_load_study(source), **note.get("overrides", {})), folder)
     except ReadError as error:
         # The folder names the study by its path.
         moved = (
@@ -189,44 +164,83 @@ def _load_run(folder: Path, trust: bool) -> Run:
         raise ReadError(f"{error}; {moved}") from None
 
 
-@app.command(name="list")
-def list_studies() -> None:
-    """Name the case studies."""
-    for name, path in study_files().items():
-        # Not imported, since a case study may take long to import or need further packages.
-        words = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
-        first = words.partition("\n")[0]
-        console.print(f"[bold]{name}[/]  {escape(first)}")
-
-
-@app.command()
-def check(study: StudyName, key: int = 0) -> None:
-    """Check data, priors, gradients, solver and cost before a long run."""
-    # Each model has its own checks; the exit code is that of the worst.
+def new(
+    name: str,
+    table: Path,
+    value: Sequence[str] | None,
+    forcing: Sequence[str] | None,
+    time: str | None,
+    subject: str | None,
+    force: bool,
+) -> None:
+    """Write a study file for a table."""
     with _short_errors():
+        columns = {"values": value, "forcings": forcing, "time": time, "subject": subject}
+        path, said = write_study(name, table, force=force, **columns)
+        for line in said:
+            _say(line)
+        _say(f"written: {path}")
+        _say(f"next: bayes-dasl check {path}, then bayes-dasl run {path} --quick")
+
+
+def list_studies(json: bool) -> None:
+    """Name the case studies."""
+    with _short_errors(json=json):
+        found = studies_and_data()
+    if json:
+        return _print_json(found)
+    for study in found:
+        console.print(f"[bold]{study['name']}[/]  {escape(study['summary'])}", soft_wrap=True)
+        facts = {"field": study["field"], "run time": study["run_time"], "data": study["data"]}
+        told = ", ".join(f"{word}: {fact}" for word, fact in facts.items() if fact)
+        if told:
+            _say(f"    {told}")
+
+
+def list_runs(folder: Path, json: bool) -> None:
+    """Name the runs in a folder, with their verdicts."""
+    found = verdicts_of_runs(folder)
+    if json:
+        return _print_json(found)
+    if not found:
+        return _say(f"there is no run in {folder}: make one by bayes-dasl run")
+    shown = ("folder", "study", "written", "forecast", "sampling", "model")
+    # An unfinished run has no verdict yet.
+    rows = [{name: run[name] or "–" for name in shown} for run in found]
+    table = pd.DataFrame(rows).assign(CRPS=[number(run["crps"]) for run in found])
+    _print_table("", table)
+
+
+def check(study: str, key: int, strict: bool, json: bool) -> None:
+    """Print the checks of each model; the exit code is that of the worst."""
+    with _short_errors(json=json):
         checks = _load_study(study).check(key=key)
+    if json:
+        _print_json({name: result.to_dict() for name, result in checks.items()})
+    else:
         for name, result in checks.items():
             _print_findings(name, result)
-        _exit_by(result.level for result in checks.values())
+    levels: list[Level] = [result.level for result in checks.values()]
+    # Only models that cannot be fitted make the command fail.
+    _exit_by(level for level in levels if strict or level == "bad")
 
 
-@app.command()
 def run(
-    study: StudyName,
-    out: Annotated[
-        Path | None, typer.Option(help="The run folder; runs/NAME unless given.")
-    ] = None,
-    key: Annotated[
-        int, typer.Option(help="The random key: the same key gives the same draws.")
-    ] = 0,
-    strict: Strict = False,
+    study: str,
+    out: Path | None,
+    key: int,
+    quick: bool,
+    draws: int | None,
+    engine: str | None,
+    strict: bool,
+    quiet: bool,
 ) -> None:
     """Fit, forecast, mix, score and report."""
-    with _short_errors():
-        loaded = _load_study(study)
-        folder = out or Path("runs") / loaded.name
+    with _short_errors(quiet=quiet):
+        loaded = change_run(_load_study(study), quick=quick, draws=draws, engine=engine)
+        folder = out or Path("runs") / folder_name(loaded)
         try:
-            done = loaded.run(folder, key=key, say=_say)
+            done = loaded.run(folder, key=key, progress=_bar(quiet), say=_say)
         except Interrupted as stop:
             named = _quoted(folder, not is_trusted(loaded.source, folder))
             raise Interrupted(
@@ -237,39 +251,23 @@ def run(
         _print_verdict(done, strict)
 
 
-@app.command(name="study")
+def _bar(quiet: bool) -> bool | None:
+    """Return whether to show a progress bar; None shows it on a terminal."""
+    return False if quiet else None
+
+
 def many(
-    study: StudyName,
-    quick: Annotated[
-        bool, typer.Option("--quick", help="The few tasks that the study does quickly.")
-    ] = False,
-    scheduler: Annotated[
-        str | None,
-        typer.Option(
-            help="The address of a Dask scheduler; processes of this machine unless given."
-        ),
-    ] = None,
-    workers: Annotated[
-        int | None,
-        typer.Option(
-            help="How many processes of this machine; as many as it has cores unless given."
-        ),
-    ] = None,
-    out: Annotated[
-        Path | None, typer.Option(help="The folder of the rows; runs/NAME-study unless given.")
-    ] = None,
-    only: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="Only the tasks with this argument, such as model=hybrid; may be repeated."
-        ),
-    ] = None,
-    table: Annotated[
-        bool, typer.Option("--table", help="Do no tasks: table the rows that are there.")
-    ] = False,
+    study: str,
+    quick: bool,
+    scheduler: str | None,
+    workers: int | None,
+    out: Path | None,
+    only: Sequence[str] | None,
+    table: bool,
+    quiet: bool,
 ) -> None:
     """Run the many fits of a study on workers, save a row for each, and print a table."""
-    with _short_errors():
+    with _short_errors(quiet=quiet):
         # 1. Do the tasks that have no row yet.
         module = module_of(study)
         name = module.__name__.rpartition(".")[2].removeprefix(ALONE).replace("_", "-")
@@ -309,49 +307,42 @@ def many(
             )
 
 
-@app.command()
-def resume(run: RunFolder, strict: Strict = False, trust: Trust = False) -> None:
+def resume(run: Path, strict: bool, trust: bool, quiet: bool) -> None:
     """Go on with a run that was stopped or killed; the draws are those of an uninterrupted one."""
-    with _short_errors():
+    with _short_errors(quiet=quiet):
         loaded = _load_run(run, trust)
         # The same key, so that the draws are those of an uninterrupted run.
         key = int(read_note(run)["key"])
-        done = loaded.study.run(run, key=key, say=_say)
+        done = loaded.study.run(run, key=key, progress=_bar(quiet), say=_say)
         _print_verdict(done, strict)
 
 
-@app.command()
-def diagnose(run: RunFolder, trust: Trust = False) -> None:
+def diagnose(run: Path, strict: bool, trust: bool, json: bool) -> None:
     """Say whether the fits of a run can be trusted, and what to do if not."""
-    with _short_errors():
+    with _short_errors(json=json):
         loaded = _load_run(run, trust)
         verdicts = loaded.diagnose()
+    judged = {name: verdict.to_dict() for name, verdict in verdicts.items()}
+    if json:
+        _print_json(judged)
+    else:
         for name, verdict in verdicts.items():
             _print_findings(name, verdict)
-        judged = {name: verdict.to_dict() for name, verdict in verdicts.items()}
+    if strict:
         _exit_by(_levels(judged, loaded.study.label))
 
 
-@app.command()
 def forecast(
-    run: RunFolder,
-    until: Annotated[
-        str | None, typer.Option(help="The last time to forecast: a number, or a date.")
-    ] = None,
-    step: Annotated[
-        float, typer.Option(help="The time between two forecasts; of dates in days.")
-    ] = 1.0,
-    forcing: Annotated[
-        Path | None,
-        typer.Option(
-            help="A file .csv or .nc with times and forcings, named as in your table or the data."
-        ),
-    ] = None,
-    what_if: WhatIf = False,
-    trust: Trust = False,
+    run: Path,
+    until: str | None,
+    step: float,
+    forcing: Path | None,
+    what_if: bool,
+    trust: bool,
+    quiet: bool,
 ) -> None:
     """Forecast further ahead from the posteriors of a run, and save the forecasts."""
-    with _short_errors():
+    with _short_errors(quiet=quiet):
         loaded = _load_run(run, trust)
         if forcing is not None:
             at = future_forcings(loaded.study, forcing, until)
@@ -387,22 +378,12 @@ def _quoted(path: Path, trust: bool) -> str:
     return quote(str(path)) + (" --trust" if trust else "")
 
 
-@app.command()
-def update(
-    run: RunFolder,
-    data: Annotated[
-        Path,
-        typer.Argument(
-            help="A file .csv or .nc with new observations, and forcings at their times."
-        ),
-    ],
-    key: Annotated[int, typer.Option(help="The random key of the resampling.")] = 0,
-    trust: Trust = False,
-) -> None:
+def update(run: Path, data: Path, key: int, trust: bool, quiet: bool) -> None:
     """Take new observations into the posteriors of a run; the next forecast begins after them."""
-    with _short_errors():
+    with _short_errors(quiet=quiet):
         loaded = _load_run(run, trust)
-        for name, post in loaded.update(new_rows(loaded.study, data), key=key).items():
+        rows = new_rows(loaded.study, data)
+        for name, post in loaded.update(rows, progress=_bar(quiet), key=key).items():
             last = in_words(fitted_observables(post)[loaded.study.index].values[-1])
             _say(f"{name}: knows the data up to {last} by {post.attrs['updated_by']}")
         named = _quoted(run, trust)
@@ -411,12 +392,9 @@ def update(
         )
 
 
-@app.command()
-def report(
-    run: RunFolder, what_if: WhatIf = False, strict: Strict = False, trust: Trust = False
-) -> None:
+def report(run: Path, what_if: bool, strict: bool, trust: bool, quiet: bool) -> None:
     """Forecast, score and write report.html again from the posteriors of a run."""
-    with _short_errors():
+    with _short_errors(quiet=quiet):
         loaded = _load_run(run, trust)
         loaded.finish(what_if=what_if, say=_say)
         _print_verdict(loaded, strict)
@@ -438,6 +416,11 @@ def _print_table(title: str, found: pd.DataFrame | Path) -> None:
     # A pipe has no width, and Rich would assume 80 columns.
     wide = not console.is_terminal and "COLUMNS" not in os.environ
     (LastingConsole(highlight=False, width=_IN_A_FILE) if wide else console).print(shown)
+
+
+def _print_json(found: Any) -> None:
+    """Print one JSON document."""
+    print(as_json.dumps(found, indent=2, ensure_ascii=False))
 
 
 def _say(text: str) -> None:
@@ -465,7 +448,7 @@ def _split_words(where: Any) -> str:
 
 def _print_verdict(done: Run, strict: bool) -> None:
     """Print scores and verdicts; if `strict`, exit with the code of the verdicts."""
-    found = json.loads((done.folder / "scores.json").read_text(encoding="utf-8"))
+    found = as_json.loads((done.folder / "scores.json").read_text(encoding="utf-8"))
     # 1. The scores of models and baselines, with a star at the lowest CRPS.
     scores = {**found["scores"], **found["baselines"]}
     # "all" is the mean over observables.

@@ -6,6 +6,8 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+import platformdirs
+
 from bayes_dasl.errors import ReadError
 
 FOLDER = "BAYES_DASL_DATA"
@@ -203,6 +205,20 @@ def path_of(name: str) -> Path:
     if isinstance(source, Converted):
         raise ReadError(f"{missing}. It is made of {source.url}: {source.how}")
     return _fetched(name, source)
+
+
+def is_here(name: str) -> bool:
+    """Whether a file is on this machine, so that `path_of` need not fetch it.
+
+    Args:
+        name: a key of `SOURCES`.
+    """
+    cache = Path(platformdirs.user_cache_dir("bayes_dasl"))
+    source = SOURCES[name]
+    places = [Path(os.environ.get(FOLDER, "")) / name, cache / name]
+    if isinstance(source, Source) and source.member:
+        places.append(cache / f"{source.url.rsplit('/', 1)[1]}.unzip" / source.member)
+    return any(place.is_file() for place in places)
 
 
 def _fetched(name: str, source: Source) -> Path:

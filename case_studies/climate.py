@@ -28,6 +28,14 @@ from ._data import path_of
 from ._pictures import UNSEEN, band, finished, panels, ribbon
 from ._two_layers import FLUX, YEAR, TwoLayers, bend
 
+FIELD = "climate"
+RUN_TIME = "5 min"
+DATA = (
+    "climate/igcc_ERF_best_aggregates_1750-2024.csv",
+    "climate/igcc_annual_averages.csv",
+    "climate/igcc_earth_energy_imbalance.csv",
+)
+
 AGENTS = {
     "greenhouse": ("CO2", "nonco2wmghg", "O3", "H2O_stratospheric"),
     "aerosol": ("aerosol",),

@@ -26,6 +26,15 @@ from ._data import path_of
 from ._pictures import STYLES, UNSEEN, band, bars, finished, panels
 from ._two_layers import FLUX, YEAR, TwoLayers, bend
 
+FIELD = "climate"
+RUN_TIME = "3 min"
+DATA = (
+    "climate/cmip6_tas_abrupt-4xCO2_14models.csv",
+    "climate/cmip6_tas_1pctCO2_14models.csv",
+    "climate/cmip6_net_abrupt-4xCO2_14models.csv",
+    "climate/cmip6_net_1pctCO2_14models.csv",
+)
+
 FILES = {
     "temperature": "climate/cmip6_tas_{}_14models.csv",
     "flux": "climate/cmip6_net_{}_14models.csv",

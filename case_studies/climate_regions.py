@@ -31,6 +31,10 @@ from bayes_dasl.study import Run
 from ._data import path_of
 from ._pictures import UNSEEN, band, finished, panels
 
+FIELD = "climate"
+RUN_TIME = "2 min"
+DATA = ("climate/bomregions2021.pkl.xz", "climate/igcc_annual_averages.csv")
+
 CENTRES = {
     "qld": (-22.49, 144.43),
     "nsw": (-32.16, 147.02),

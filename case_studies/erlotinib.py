@@ -24,6 +24,15 @@ import bayes_dasl as bd
 
 from ._data import path_of
 
+FIELD = "pharmacology"
+RUN_TIME = "7 min"
+DATA = (
+    "pk/chi_lxf_control_growth.csv",
+    "pk/chi_lxf_low_erlotinib_dose.csv",
+    "pk/chi_lxf_medium_erlotinib_dose.csv",
+    "pk/chi_lxf_high_erlotinib_dose.csv",
+)
+
 ARMS = {"control": "control_growth"} | {
     arm: f"{arm}_erlotinib_dose" for arm in ("low", "medium", "high")
 }

@@ -30,6 +30,10 @@ from bayes_dasl.study import Run
 from ._data import path_of
 from ._pictures import bars, finished, panels
 
+FIELD = "molecular physics"
+RUN_TIME = "3 min"
+DATA = ("molecular/qm22_Ethanol.npz",)
+
 FILE = "molecular/qm22_Ethanol.npz"
 HARTREE, BOHR = 627.5095, 0.52917721  # kcal/mol and Å
 ENERGY, FORCE, LENGTH = "kcal/mol", "kcal/mol/angstrom", "angstrom"

@@ -27,6 +27,10 @@ from bayes_dasl.study import Run
 from ._data import path_of
 from ._pictures import UNSEEN, band, finished, panels
 
+FIELD = "fluid mechanics"
+RUN_TIME = "2 min"
+DATA = ("fluid/HJ_Re180.prof", "fluid/HJ_Re550.prof", "fluid/HJ_Re950.prof", "fluid/HJ_Re2000.prof")
+
 TRAINED, TESTED = (550, 950), (180, 2000)
 """Simulations by their friction Reynolds numbers, about."""
 

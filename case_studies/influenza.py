@@ -18,6 +18,10 @@ import xarray as xr
 
 import bayes_dasl as bd
 
+FIELD = "epidemiology"
+RUN_TIME = "1 min"
+DATA = ()
+
 BOYS = 763.0
 IN_BED = [3, 8, 26, 76, 225, 298, 258, 233, 189, 128, 68, 29, 14, 4]
 

@@ -17,6 +17,10 @@ import xarray as xr
 
 import bayes_dasl as bd
 
+FIELD = "ecology"
+RUN_TIME = "5 min"
+DATA = ()
+
 PELTS = "thousand pelts"
 HARE = [30, 47.2, 70.2, 77.4, 36.3, 20.6, 18.1, 21.4, 22, 25.4, 27.1,
         40.3, 57, 76.6, 52.3, 19.5, 11.2, 7.6, 14.6, 16.2, 24.7]  # fmt: skip

@@ -24,6 +24,10 @@ import bayes_dasl as bd
 
 from ._data import path_of
 
+FIELD = "epidemiology"
+RUN_TIME = "2 min"
+DATA = ("epidemiology/tsiR_twentymeas.csv",)
+
 FILE = "epidemiology/tsiR_twentymeas.csv"
 FORTNIGHT = 14.0
 """Days from one row of the data to the next, in which who is ill infects others and recovers."""

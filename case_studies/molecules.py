@@ -32,6 +32,10 @@ from bayes_dasl.study import Run
 from ._data import path_of
 from ._pictures import UNSEEN, band, bars, finished, panels
 
+FIELD = "molecular physics"
+RUN_TIME = "7 min"
+DATA = ("molecular/virial_allAr.txt",)
+
 VOLUME = 2 * np.pi * 0.602214  # cm³/mol for each Å³
 HARTREE, BOHR = 315775.02, 0.52917721  # K and Å
 UNIT_R = 3.0  # Å

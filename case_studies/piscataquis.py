@@ -29,6 +29,12 @@ from bayes_dasl.networks import Recurrent
 from ._data import path_of
 from .catchment import Catchment, daily, hamon, scattered, spun_up, taken, with_network
 
+FIELD = "hydrology"
+DATA = (
+    "hydrology/camels_01031500_lump_cida_forcing_leap.txt",
+    "hydrology/camels_01031500_05_model_output.txt",
+)
+
 BASIN = "hydrology/camels_01031500"
 BEGIN, SPUN_UP, SPLIT = "1980-01-01", "1980-12-31", "1994-12-31"
 FORCINGS = ("rain", "temperature", "demand")

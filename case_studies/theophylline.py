@@ -20,6 +20,10 @@ import bayes_dasl as bd
 
 from ._data import path_of
 
+FIELD = "pharmacology"
+RUN_TIME = "1 min"
+DATA = ("pk/theo_sd.csv",)
+
 NLME = {"elimination": (-2.43, 0.064), "absorption": (0.45, 0.20), "clearance": (-3.21, 0.082)}
 """Logarithms of what is typical, and their standard errors, by nlme."""
 

@@ -29,6 +29,10 @@ from bayes_dasl.study import Run
 
 from ._pictures import STYLES, band, finished, panels
 
+FIELD = "fluid mechanics"
+RUN_TIME = "4 min"
+DATA = ()
+
 BOX, FINE, COARSE = 2 * np.pi, 128, 32
 STEP, KNOWN, UNTIL = 0.25, 1.0, 3.0
 """Between data; until when they are fitted; and until when a flow is forecast."""

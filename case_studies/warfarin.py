@@ -22,6 +22,10 @@ import bayes_dasl as bd
 
 from ._data import path_of
 
+FIELD = "pharmacology"
+RUN_TIME = "5 min"
+DATA = ("pk/nlmixr2_warfarin.csv",)
+
 FILE = "pk/nlmixr2_warfarin.csv"
 UNITS = {"time": "h", "amt": "mg", "cp": "mg/L", "pca": "%", "wt": "kg"}
 OUTPUTS = {name: UNITS[name] for name in ("time", "cp", "pca")}

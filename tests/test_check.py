@@ -389,3 +389,34 @@ def test_a_prior_draw_in_a_hundred_may_fail(failed, level):
     )
     assert finding.level == level and bool(finding.remedy) == (level != "good")
     assert ("all 256" if failed == 0 else f"{failed} of 256 prior draws failed") in finding.message
+
+
+class Two(bd.Module):
+    """Two outputs, driven by two forcings."""
+
+    rate: bd.Scalar
+
+    def __call__(self, t, y, u):
+        return {"a": self.rate * u["rain"], "b": self.rate * u["sun"]}
+
+
+def test_all_problems_are_reported_at_once():
+    """Each bad variable is named, not only the first."""
+    layer = bd.Algebraic(Two(bd.between(0.1, 1.0)), forcings=("rain", "sun"))
+    model = bd.Model(layer, bd.LogNormalNoise(bd.between(0.1, 1.0)))
+    ones = np.ones(3)
+    good = {"a": ("time", ones), "b": ("time", ones), "rain": ("time", ones), "sun": ("time", ones)}
+    data = xr.Dataset(good, {"time": [0.0, 1.0, 2.0]})
+    gap = ("time", [1.0, np.nan, 1.0])
+
+    def said(data):
+        return [finding.message for finding in bd.check(model, data).findings]
+
+    bad = [*said(data.assign(a=-data["a"], b=("time", [1.0, 0.0, 1.0]), rain=gap, sun=gap))]
+    for words in ("'a' is -1", "'b' is 0", "'rain' is missing", "'sun' is missing"):
+        assert sum(words in message for message in bad) == 1, bad
+    assert len(bad) == 4
+    absent = said(data.drop_vars(["a", "sun"]))
+    assert len(absent) == 2
+    assert "observable 'a' is not in the data" in absent[0]
+    assert absent[1] == "'sun' is not in the data"

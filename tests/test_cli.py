@@ -274,7 +274,11 @@ def test_another_key_in_the_same_folder_is_refused(ran):
 
 def test_diagnose_prints_the_findings_of_each_model(ran):
     result = invoke("diagnose", ran[0])
-    assert result.exit_code == code_of(ran[0]), result.output
+    assert result.exit_code == 0, result.output
+    assert invoke("diagnose", ran[0], "--strict").exit_code == code_of(ran[0]) >= 3
+    found = invoke("diagnose", ran[0], "--json").stdout
+    saved = json.loads((ran[0] / "scores.json").read_text())["diagnosis"]
+    assert json.loads(found) == saved
     for word in (
         "mixture: ",
         "decay: ",
@@ -466,7 +470,7 @@ def test_an_unknown_study_is_one_line():
     assert_one_line(
         invoke("run", "lynx-hares"), "there is no study 'lynx-hares'; known are .*lynx-hare"
     )
-    assert_one_line(invoke("check", "absent.py"), r"there is no study 'absent\.py'")
+    assert_one_line(invoke("check", "absent.py"), r"no such file: absent\.py")
 
 
 @pytest.mark.parametrize(

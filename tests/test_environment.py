@@ -204,7 +204,11 @@ def readme_imports() -> set[str]:
 def test_an_installed_package_has_what_readme_imports(pyproject):
     ours = {name for name in readme_imports() if (ROOT / name).is_dir()}
     wheel = pyproject["tool"]["hatch"]["build"]["targets"]["wheel"]
-    assert ours and ours <= set(wheel["packages"]) == {"bayes_dasl", "case_studies"}
+    assert ours and ours <= set(wheel["packages"]) == {
+        "bayes_dasl",
+        "bayes_dasl_cli",
+        "case_studies",
+    }
     assert "force-include" not in wheel
 
 

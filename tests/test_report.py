@@ -696,3 +696,11 @@ def test_parts_of_several_observables_stand_together_whatever_their_units():
     found = _page._epistemic_parts_drawn(parts)
     assert {*found} == {"science", "network", "interaction"}
     assert all(values["observable"].values.tolist() == [*"abc"] for values in found.values())
+
+
+def test_parts_that_are_averaged_over_places_are_drawn():
+    """A mean over places turns whether the split is known into a number."""
+    parts = bd.decompose(trees.make_fc()).expand_dims(place=3)
+    drawn = bd.plots.epistemic_parts(parts)
+    averaged = bd.plots.epistemic_parts(parts.mean("place"))
+    assert {*averaged} == {*drawn} == {"science", "network", "interaction"}

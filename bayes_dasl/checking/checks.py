@@ -15,6 +15,7 @@ from .._findings import Diagnosis, Finding, for_a_failing_solve
 from .._jax.devices import prepare
 from .._jax.keys import as_key
 from .._jax.tree import dotted
+from .._runs.user_code import place_in_user_code
 from ..data.datasets import FILLED, units_of
 from ..data.dates import in_words, index_in_words
 from ..errors import BayesDaslError, UnreadableError
@@ -32,6 +33,7 @@ from ..random import occurrences, paths
 from ..scores.failures import FEW, SELDOM
 from .corrections import corrections
 from .display import findings_html
+from .problems import problems_of
 
 _DRAWS = 256
 _GRADIENTS = 64
@@ -100,15 +102,21 @@ def check(
         # Collect one by one, so that findings before an error are kept.
         for finding in _findings_in_order(model, data, engine, key):
             found.append(finding)
-        unseen = units_unseen(model, model.in_numbers(model.in_own_units(data)))
-    except BayesDaslError as error:
-        found.append(Finding("bad", "data and model", str(error), "mend this first"))
+        if all(finding.level != "bad" for finding in found):
+            unseen = units_unseen(model, model.in_numbers(model.in_own_units(data)))
     except Exception as error:  # a user's equation, noise or engine may raise anything
-        said = f"{type(error).__name__}: {error}"
-        found.append(
-            Finding("bad", "data and model", said, "mend this first: bd.fit would raise it too")
-        )
+        found.append(_problem(error))
     return Check(tuple(found), unseen)
+
+
+def _problem(error: Exception) -> Finding:
+    """Return an error as a finding, with its place in the user's code if that is known."""
+    place = place_in_user_code(error)
+    where = f", at {place}" if place else ""
+    if isinstance(error, BayesDaslError):
+        return Finding("bad", "data and model", f"{error}{where}", "mend this first")
+    said = f"{type(error).__name__}: {error}{where}"
+    return Finding("bad", "data and model", said, "mend this first: bd.fit would raise it too")
 
 
 def _findings_in_order(
@@ -119,6 +127,9 @@ def _findings_in_order(
     prepare()
     engine = NUTS() if engine is None else engine
     check_engine(engine)
+    if problems := problems_of(model, data):
+        yield from map(_problem, problems)
+        return
     problem = pose(model, data)
     key_prior, key_predict, key_gradient = jax.random.split(as_key(key), 3)
     own = model.in_own_units(data)

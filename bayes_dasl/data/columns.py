@@ -137,8 +137,8 @@ def _refuse_other_dates(table: InputTable, column: str, texts: pd.Series) -> Non
     If the first text is a date but later ones differ from its format, the error names the first
     such text. Texts that are no dates raise nothing.
     """
-    of_first = _formats(texts.iloc[:1])
-    fitting = [form for form in of_first if _formats(texts, (form,))]
+    of_first = date_formats(texts.iloc[:1])
+    fitting = [form for form in of_first if date_formats(texts, (form,))]
     said = f"'{column}' is {texts.iloc[0]!r} in {table.row(0)}, which may be a date: "
     if fitting:
         options = " or ".join(f"date_format='{form}'" for form in fitting)
@@ -151,7 +151,7 @@ def _refuse_other_dates(table: InputTable, column: str, texts: pd.Series) -> Non
         )
 
 
-def _formats(texts: pd.Series, among: Iterable[str] | None = None) -> list[str]:
+def date_formats(texts: pd.Series, among: Iterable[str] | None = None) -> list[str]:
     """List the formats in which all texts are dates.
 
     Args:
@@ -176,7 +176,7 @@ def _refuse_packed_dates(table: InputTable, column: str, values: np.ndarray) -> 
     if form is None:
         return
     # Valid dates whose year lies in this range are almost certainly dates, not other numbers.
-    if texts.str[:4].astype(int).between(*_YEARS).all() and _formats(texts, (form,)):
+    if texts.str[:4].astype(int).between(*_YEARS).all() and date_formats(texts, (form,)):
         raise DataError(
             f"'{column}' holds whole numbers such as {texts[0]}, which all are dates if read so: "
             f"say date_format='{form}', or, if they are numbers, their unit, as in "

@@ -12,6 +12,7 @@ import xarray as xr
 
 from ..errors import DataError
 from .columns import as_coordinate, observations, sorted_within, subjects, times
+from .guess_columns import refuse_without_times
 from .input_table import DATE_FORMAT, MISSING, InputTable, Source, refuse_two_roles
 
 
@@ -113,6 +114,7 @@ def from_table(
     """
     # 1. Read the table, and check that no column has two roles.
     source = InputTable(table, units, to, names)
+    refuse_without_times(source, time)
     columns, forced, known = (_listed(given) for given in (value, forcings, covariates))
     roles = {
         "values": columns,
@@ -496,7 +498,7 @@ def _covariate(
     for word in np.unique(words):
         held = (words[first] == word).astype(float)
         said = f"{name}_{word}"
-        called = _as_name(said, taken | {*found})
+        called = as_name(said, taken | {*found})
         attributes = {} if called == said else {"long_name": f"{name} {word}"}
         found[called] = ("subject", held, attributes)
     return found
@@ -515,7 +517,7 @@ _SIGNS = {
 }
 
 
-def _as_name(text: str, taken: Collection[str]) -> str:
+def as_name(text: str, taken: Collection[str]) -> str:
     """Return an unused Python identifier for a text, with signs in words: `>= 5` is `ge_5`.
 
     A number is added to a name that is in `taken`.

@@ -5,6 +5,11 @@ from .checks import (
     check_shapes as check_shapes,
     check_times as check_times,
     is_series as is_series,
+    refuse_fill_value as refuse_fill_value,
+    refuse_inexact_counts as refuse_inexact_counts,
+    refuse_names_of_results as refuse_names_of_results,
+    refuse_ruled_out as refuse_ruled_out,
+    refuse_unknown_units as refuse_unknown_units,
 )
 from .fingerprint import posterior_fingerprint as posterior_fingerprint
 from .layer_inputs import inputs as inputs

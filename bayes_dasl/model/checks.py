@@ -63,8 +63,8 @@ def check_data(model: Model, data: xr.Dataset) -> Observed:
             raise ModelError(
                 f"'{name}' has a slash, which names a group in a DataTree: choose another name"
             )
-    _refuse_names_of_results(model)
-    _refuse_unknown_units(model)
+    refuse_names_of_results(model)
+    refuse_unknown_units(model)
     for name in variables:
         if name not in data:
             role = "forcing"
@@ -86,10 +86,10 @@ def check_data(model: Model, data: xr.Dataset) -> Observed:
     values = {name: observations(data, name, dims=model.dims(name)) for name in model.observables}
     inputs = model.inputs(data)
     for name in variables:
-        _refuse_fill_value(model, data, name)
+        refuse_fill_value(model, data, name)
     for name in model.observables:
-        _refuse_inexact_counts(model, data, name)
-        _refuse_ruled_out(model, name, values[name], data[model.index].values, inputs)
+        refuse_inexact_counts(model, data, name)
+        refuse_ruled_out(model, name, values[name], data[model.index].values, inputs)
     # 4. Shapes, by tracing the model.
     check_shapes(model, inputs)
     return {name: jnp.asarray(array) for name, array in values.items()}
@@ -117,7 +117,7 @@ def _looks_at_times(node: object) -> bool:
     return hasattr(node, "refuse_times")
 
 
-def _refuse_names_of_results(model: Model) -> None:
+def refuse_names_of_results(model: Model) -> None:
     """Raise ModelError if one of several observables has a name that is used in results."""
     names = model.observables
     taken = {JOINT, DATUM, *(f"{n}_{beside}" for n in names for beside in (DATUM, *model.dims(n)))}
@@ -129,7 +129,7 @@ def _refuse_names_of_results(model: Model) -> None:
             )
 
 
-def _refuse_unknown_units(model: Model) -> None:
+def refuse_unknown_units(model: Model) -> None:
     """Raise ModelError if a layer states units of a name that is unknown to it.
 
     Known names are its states, outputs, forcings, axes and index, and variables that noise reads.
@@ -167,7 +167,7 @@ def _layers_with_states(
             yield from _layers_with_states(part, outputs)
 
 
-def _refuse_fill_value(model: Model, data: xr.Dataset, name: str) -> None:
+def refuse_fill_value(model: Model, data: xr.Dataset, name: str) -> None:
     """Raise DataError if a variable holds a number so large that it must mean "missing"."""
     role = "observable" if name in model.observables else "forcing"
     sizes = np.abs(np.asarray(data[name].values, float))
@@ -184,7 +184,7 @@ def _refuse_fill_value(model: Model, data: xr.Dataset, name: str) -> None:
     )
 
 
-def _refuse_inexact_counts(model: Model, data: xr.Dataset, name: str) -> None:
+def refuse_inexact_counts(model: Model, data: xr.Dataset, name: str) -> None:
     """Raise DataError if counts are so large that float64 cannot represent them exactly."""
     if not getattr(model.noise_of(name).support, "is_discrete", False):
         return
@@ -197,7 +197,7 @@ def _refuse_inexact_counts(model: Model, data: xr.Dataset, name: str) -> None:
         )
 
 
-def _refuse_ruled_out(
+def refuse_ruled_out(
     model: Model,
     name: str,
     values: Float[np.ndarray, "time ..."],

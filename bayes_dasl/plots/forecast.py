@@ -165,7 +165,8 @@ def epistemic_parts(parts: xr.Dataset) -> dict[str, xr.DataArray]:
     # `decompose` leaves the split out if there are too few draws.
     if "split_known" not in parts:
         return {"epistemic": epistemic}
-    known = parts["split_known"]
+    # A mean over places is the share of them at which the split is known.
+    known = parts["split_known"] == 1
     all_known = bool((known | ~np.isfinite(epistemic)).all())
     if "network" not in parts:
         if not all_known:

@@ -59,12 +59,31 @@ def module_of(name: str) -> ModuleType:
         ReadError: if there is no such case study or file.
     """
     path = Path(name) if name.endswith(".py") else study_files().get(name)
-    if path is None or not path.is_file():
+    if name.endswith(".py") and not Path(name).is_file():
+        raise ReadError(f"no such file: {name}")
+    if path is None:
         known = ", ".join(study_files()) or "none"
         raise ReadError(
             f"there is no study '{name}'; known are {known}, or give a Python file that defines "
             "study()"
         )
+    return module_of_path(path)
+
+
+def is_ours(path: Path) -> bool:
+    """Whether a study file is a case study of the package."""
+    return path.is_relative_to(_PACKAGE.parent / "case_studies")
+
+
+def module_of_path(path: Path) -> ModuleType:
+    """Import a Python file.
+
+    Args:
+        path: the file, which exists.
+
+    Returns:
+        The module.
+    """
     path = path.resolve()
     return _of_package(path) if (path.parent / "__init__.py").is_file() else _alone(path)
 

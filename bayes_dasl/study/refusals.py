@@ -1,7 +1,7 @@
 """Checks of a study before any fit: names, origins, data and options."""
 
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -73,24 +73,33 @@ def check_input(study: Any) -> None:
         ModelError: if a model cannot be solved at the times of the data or the forecast.
         MismatchError: if models have different observables.
     """
-    # 1. The fits.
     for model in study.models.values():
         check_data(model, study.train)
-    # 2. The forecasts.
+    for refuse, *given in checks_after_fits(study):
+        refuse(*given)
+
+
+def checks_after_fits(study: Any) -> Iterator[tuple[Any, ...]]:
+    """Yield functions with arguments that raise for what would fail after the fits."""
+    # 1. The forecasts.
     at = forecast_times(study)
     for model in study.models.values():
-        check_times(model, at)
-        check_shapes(model, model.inputs(at))
+        yield check_times, model, at
+        yield check_shapes, model, model.inputs(at)
         # Held-out values too, since forecasts are scored by them.
         for name in model.observables:
-            observations(study.data, name, dims=model.dims(name))
-    # 3. The scores and the report.
-    check_same(
-        study.model.observables,
-        {name: competitor.observables for name, competitor in study.competitors.items()},
-    )
-    _ = study.derived and evaluate(study.model, None, study.derived)
-    check_asked(study, at[study.index])
+            yield _check_values, study, model, name
+    # 2. The scores and the report.
+    others = {name: competitor.observables for name, competitor in study.competitors.items()}
+    yield check_same, study.model.observables, others
+    if study.derived:
+        yield evaluate, study.model, None, study.derived
+    yield check_asked, study, at[study.index]
+
+
+def _check_values(study: Any, model: Any, name: str) -> None:
+    """Check all values of an observable."""
+    observations(study.data, name, dims=model.dims(name))
 
 
 def used_data(study: Any) -> xr.Dataset:

@@ -2,7 +2,7 @@
 
 import dataclasses
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,14 @@ from ..weighting.judged_mixtures import MIXTURE, Mixed, Weighed, judge_mixture
 from ..weighting.weights_by_future_left_out import leave_future_out, model_weights
 from .fits import Say, Task, said_of
 from .mixing import ORIGINS, Origins, mixed, origins_of, past_forecasts, refuse_unfitted, science_of
-from .refusals import are_several, check_input, check_names, check_origins, used_data
+from .refusals import (
+    are_several,
+    check_input,
+    check_names,
+    check_origins,
+    checks_after_fits,
+    used_data,
+)
 from .scores import asked, results, table_of, told_split
 from .times import forecast_times, unknown_to
 
@@ -71,6 +78,7 @@ class Study:
             draws, but at least 250.
         horizon: number of observed times to forecast from each origin. By default it is the number
             of observed times in the test data, but at most a quarter of that in the training data.
+        overrides: options of the command line that changed the study; `study.json` keeps them.
 
     Raises:
         ModelError: if two models have the same name, a name cannot be that of a folder, or `mix`
@@ -94,6 +102,7 @@ class Study:
     mix: bool | str = True
     origins: int | Sequence[Any] = 4
     horizon: int | None = None
+    overrides: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self):
         check_name(self.name, "a study")
@@ -186,17 +195,31 @@ class Study:
             name: check(model, self.train, self.engine, key=key)
             for name, model in self.models.items()
         }
-        # A model that cannot be fitted would fail again for the same reason.
-        if any(result.level == "bad" for result in found.values()):
-            return found
+        own = found[self.label]
+        said = {finding.message for result in found.values() for finding in result.findings}
+        ready = all(result.level != "bad" for result in found.values())
+        for error in self._problems_after_fits(ready):
+            # A model that cannot be fitted is refused again for the same reason.
+            if not any(message.startswith(str(error)) for message in said):
+                remedy = "mend this first: a run would refuse it"
+                later = Finding("bad", "forecast and report", str(error), remedy)
+                own = dataclasses.replace(own, findings=(*own.findings, later))
+        return found | {self.label: own}
+
+    def _problems_after_fits(self, ready: bool) -> Iterator[BayesDaslError]:
+        """Yield the errors that would come up after the fits; the models may not be ready."""
         try:
-            self.refuse_bad_input()
+            for refuse, *given in checks_after_fits(self):
+                try:
+                    refuse(*given)
+                except BayesDaslError as error:
+                    yield error
         except BayesDaslError as error:
-            remedy = "mend this first: a run would refuse it"
-            later = Finding("bad", "forecast and report", str(error), remedy)
-            own = found[self.label]
-            found[self.label] = dataclasses.replace(own, findings=(*own.findings, later))
-        return found
+            yield error
+        except Exception:
+            # It follows from what is wrong with the model.
+            if ready:
+                raise
 
     def run(
         self,
@@ -298,11 +321,12 @@ class Run:
             "engine": repr(self.study.engine),
         }
         wanted |= {"data_sha256": fingerprint(used_data(self.study)), "source": self.study.source}
+        wanted |= {"overrides": dict(self.study.overrides)}
         note = self.folder / "study.json"
         if note.is_file():
             found = read_note(self.folder)
-            # The study file may have moved.
-            fixed = [name for name in wanted if name != "source"]
+            # The study file may have moved; the engine tells what the options changed.
+            fixed = [name for name in wanted if name not in ("source", "overrides")]
             other = [f"{n} {found.get(n)}" for n in fixed if found.get(n) != wanted[n]]
             if other:
                 raise MismatchError(

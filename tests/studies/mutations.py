@@ -348,14 +348,14 @@ MUTANTS = (
     ),
     Mutant(
         "check ends with 0 whatever it finds", "bayes_dasl/cli.py",
-        "        _exit_by(result.level for result in checks.values())\n",
+        '    _exit_by(level for level in levels if strict or level == "bad")\n',
         "",
         ("tests/test_cli.py::test_check_says_by_its_exit_code_that_a_model_cannot_be_fitted",),
     ),
     Mutant(
         "a run judges although it was not asked to be strict", "bayes_dasl/cli.py",
-        "    if strict:\n        _exit_by(",
-        "    if True:\n        _exit_by(",
+        "soft_wrap=True)\n    if strict:\n        _exit_by(",
+        "soft_wrap=True)\n    if True:\n        _exit_by(",
         ("tests/test_cli.py::test_a_run_judges_only_if_it_is_asked_to_be_strict",),
     ),
     Mutant(
