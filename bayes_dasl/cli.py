@@ -1,4 +1,4 @@
-"""The work of the commands of `bayes-dasl`, whose options are in `bayes_dasl_cli`."""
+"""The work of the commands of `bayes-dasl`, whose options are in `bayes_dasl.commands`."""
 
 import dataclasses
 import json as as_json
@@ -15,8 +15,6 @@ import pandas as pd
 import typer
 from rich.markup import escape
 from rich.table import Table
-
-from bayes_dasl_cli import app as app
 
 from ._findings import Diagnosis, Level
 from ._runs.console import LastingConsole

@@ -206,7 +206,6 @@ def test_an_installed_package_has_what_readme_imports(pyproject):
     wheel = pyproject["tool"]["hatch"]["build"]["targets"]["wheel"]
     assert ours and ours <= set(wheel["packages"]) == {
         "bayes_dasl",
-        "bayes_dasl_cli",
         "case_studies",
     }
     assert "force-include" not in wheel
@@ -226,7 +225,7 @@ def test_a_wheel_lists_and_imports_the_case_studies(tmp_path):
     }
     asked = (
         "import case_studies.catchment, case_studies.lynx_hare as m; print(m.__file__); "
-        "from bayes_dasl.cli import app; app(['list'])"
+        "from bayes_dasl.commands import app; app(['list'])"
     )
     done = subprocess.run(
         [sys.executable, "-c", asked],

@@ -5,7 +5,7 @@ import datetime
 import math
 import os
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, overload
 
 import jax
@@ -45,7 +45,9 @@ from .posterior import check_belongs, draws_of, ends_of, fitted_observables, in_
 from .predictive import Pusher
 from .vector_fields import rates_along_paths, watched
 
-type Asked = xr.Dataset | xr.DataArray | pd.DatetimeIndex | Shaped[np.ndarray, " time"]
+type Asked = (
+    xr.Dataset | xr.DataArray | pd.DatetimeIndex | Shaped[np.ndarray, " time"] | Sequence[float]
+)
 """Times and forcings of a prediction, or its times alone."""
 
 

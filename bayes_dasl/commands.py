@@ -1,9 +1,9 @@
 """The commands of `bayes-dasl` and their options.
 
-This is a package of its own because the work of a command loads JAX, which takes two seconds.
-`--help`, `--version` and completion in a shell need only the options.
+The work of the commands is in `bayes_dasl.cli`.
 """
 
+import importlib
 from importlib import metadata, util
 from pathlib import Path
 from typing import Annotated, Any
@@ -79,10 +79,9 @@ def _print_version(asked: bool) -> bool:
 
 
 def _do(command: str, options: dict[str, Any]) -> None:
-    """Import the work of the commands, and do that of one."""
-    from bayes_dasl import cli
-
-    getattr(cli, command)(**options)
+    """Do the work of a command, whose module loads when it is first used."""
+    work = importlib.import_module(".cli", __package__)
+    getattr(work, command)(**options)
 
 
 @app.callback()
