@@ -32,6 +32,20 @@ def brief_fit(model, data, engine=None, **others):
     return FIT(model, data, brief(engine), **others)
 
 
+LONG = [
+    page
+    for page in CODE
+    if page.startswith(("tutorials/", "explanation/"))
+    or page
+    in (
+        "index.md",
+        *(f"how-to/{name}.md" for name in ("recalibrate", "average-models", "compare-models")),
+    )
+]
+"""Pages whose short form still takes more than nine seconds."""
+
+
+@pytest.mark.thorough(*LONG)
 @pytest.mark.parametrize("page", CODE)
 def test_the_code_of_a_page_runs(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
