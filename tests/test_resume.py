@@ -744,8 +744,7 @@ def test_resume_of_no_run_is_one_line(tmp_path):
         (json.dumps(NOTE | {"key": "three"}), "it names no study and key"),
         (json.dumps(NOTE | {"source": ""}), r"was made in Python, from no study file: use "
             r"bd\.Study\.run there"),
-        (json.dumps(NOTE | {"source": "/absent/study.py"}), r"there is no study "
-            r"'/absent/study\.py'"),
+        (json.dumps(NOTE | {"source": "/absent/study.py"}), r"no such file: /absent/study\.py"),
         (json.dumps(NOTE | {"source": "lynx"}), "there is no study 'lynx'; known are"),
         (json.dumps(NOTE | {"engine": "SMC()"}), r"holds another run \(engine SMC\(\).*\): choose "
             r"another folder"),
