@@ -408,7 +408,7 @@ def test_draws_of_a_forecast_hold_together_and_one_tells_of_the_other(fitted):
         (lambda: CrossCorrelation(NAMES[:2], [[1.0], [0.5, 1.0]]), "a matrix of shape"),
         (
             lambda: bd.Model(bd.Algebraic(Lines(2.0)), bd.NormalNoise(1.0), cross_correlation=0.5),
-            "must be a bd.filtering.Cross",
+            "must be a bd.filtering.CrossCorrelation",
         ),
         (lambda: CrossCorrelation(NAMES[:2], dist.Normal(0.0, 1.0)), "between −1 and 1"),
         (
