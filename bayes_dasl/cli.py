@@ -1,21 +1,22 @@
-"""The work of the commands of `bayes-dasl`, whose options are in `bayes_dasl.commands`."""
+"""The command `bayes-dasl`: check, run, resume, forecast and report studies from a shell."""
 
 import dataclasses
 import json as as_json
 import os
 import signal
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext, redirect_stdout
 from pathlib import Path
 from shlex import quote
-from typing import Any, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import pandas as pd
 import typer
 from rich.markup import escape
 from rich.table import Table
 
+from . import __version__
 from ._findings import Diagnosis, Level
 from ._runs.console import LastingConsole
 from ._runs.folder import read_note
@@ -40,6 +41,7 @@ from .study import (
     new_observations,
     new_rows,
     studies_and_data,
+    study_files,
     verdicts_of_runs,
     write_study,
 )
@@ -53,6 +55,16 @@ EXIT_CODES: dict[Level, int] = {
 }
 """Exit codes of `--strict` by the worst finding; Typer uses 2 itself."""
 
+app = typer.Typer(
+    no_args_is_help=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="Exit codes: 0 for a command that did its work, 1 for an error, 2 for a wrong call; 130 "
+    "after Ctrl-C, 143 after SIGTERM, 129 after SIGHUP. check ends with 4 if a model cannot be "
+    "fitted. --strict also judges: 3 if there are reservations about the sampling of a model, or "
+    "about the fit of the study's own model or of the mixture, and 4 if one of these is not to be "
+    "relied on. A traceback is shown if the variable BAYES_DASL_TRACEBACK is set.",
+    pretty_exceptions_enable=False,
+)
 console = LastingConsole(highlight=False)
 _IN_A_FILE = 160
 """Width of tables that are written to a file."""
@@ -62,6 +74,70 @@ _SYMBOLS = {
     "warning": "[yellow]![/]",
     "bad": "[red]✕[/]",
 }
+
+
+def study_names(incomplete: str) -> list[str]:
+    """Complete the name of a case study or a Python file, without loading it.
+
+    Args:
+        incomplete: the first letters.
+
+    Returns:
+        The case studies, and Python files in the working directory.
+    """
+    names = [*study_files(), *(path.name for path in sorted(Path().glob("*.py")))]
+    return [name for name in names if name.startswith(incomplete)]
+
+
+StudyName = Annotated[
+    str,
+    typer.Argument(
+        help="A case study's name, or a Python file that defines study().",
+        autocompletion=study_names,
+    ),
+]
+RunFolder = Annotated[Path, typer.Argument(help="A run folder, such as runs/lynx-hare.")]
+Trust = Annotated[
+    bool,
+    typer.Option("--trust", help="Execute the study file that the folder names, wherever it lies."),
+]
+WhatIf = Annotated[
+    bool,
+    typer.Option(
+        "--what-if", help="Take the models as the study has them now, though others were fitted."
+    ),
+]
+Strict = Annotated[
+    bool,
+    typer.Option(
+        "--strict",
+        help="End with 3 if there are reservations, with 4 if it is not to be relied on.",
+    ),
+]
+Json = Annotated[
+    bool, typer.Option("--json", help="Print one JSON document, for a program to read.")
+]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print errors alone.")]
+
+
+def _print_version(asked: bool) -> bool:
+    """Print the version and exit, if the option is given."""
+    if asked:
+        print(f"bayes-dasl {__version__}")
+        raise typer.Exit
+    return asked
+
+
+@app.callback()
+def main(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print the version and end."
+        ),
+    ] = False,
+) -> None:
+    """Turn a half-known equation and data into a calibrated forecast."""
 
 
 @contextmanager
@@ -101,10 +177,13 @@ def _error_in_words(error: Exception) -> str | None:
     place = place_in_user_code(error)
     if isinstance(error, BayesDaslError):
         # Code that raises such an error says itself what is wrong.
-        return str(error) if place is None or "(raise " in place else f"{place}: {error}"
+        if place is None or "(raise " in place:
+            return str(error)
+        return f"{place}: {error}"
     if place is None or isinstance(error, typer.Exit):
         return None
-    return f"{place}: {type(error).__name__}: {' '.join(str(error).split())}"
+    said = " ".join(str(error).split())
+    return f"{place}: {type(error).__name__}: {said}"
 
 
 def _stop(said: str, came: list[int]) -> NoReturn:
@@ -162,16 +241,29 @@ def _load_run(folder: Path, trust: bool) -> Run:
         raise ReadError(f"{error}; {moved}") from None
 
 
+@app.command()
 def new(
-    name: str,
-    table: Path,
-    value: Sequence[str] | None,
-    forcing: Sequence[str] | None,
-    time: str | None,
-    subject: str | None,
-    force: bool,
+    name: Annotated[str, typer.Argument(help="Name of the study; NAME.py is written.")],
+    table: Annotated[
+        Path, typer.Option("--from", help="A CSV or Parquet table, with a row for each time.")
+    ],
+    value: Annotated[
+        list[str] | None,
+        typer.Option(help="A column that is forecast; may be repeated. Guessed unless given."),
+    ] = None,
+    forcing: Annotated[
+        list[str] | None,
+        typer.Option(help="A column that drives it; may be repeated. Guessed unless given."),
+    ] = None,
+    time: Annotated[
+        str | None, typer.Option(help="The column of times. Guessed unless given.")
+    ] = None,
+    subject: Annotated[
+        str | None, typer.Option(help="The column of subjects. Guessed unless given.")
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace NAME.py if it exists.")] = False,
 ) -> None:
-    """Write a study file for a table."""
+    """Write a study file for a table, which runs as it is and says what to edit."""
     with _short_errors():
         columns = {"values": value, "forcings": forcing, "time": time, "subject": subject}
         path, said = write_study(name, table, force=force, **columns)
@@ -181,8 +273,9 @@ def new(
         _say(f"next: bayes-dasl check {path}, then bayes-dasl run {path} --quick")
 
 
-def list_studies(json: bool) -> None:
-    """Name the case studies."""
+@app.command(name="list")
+def list_studies(json: Json = False) -> None:
+    """Name the case studies, with their field, run time and whether their data are here."""
     with _short_errors(json=json):
         found = studies_and_data()
     if json:
@@ -195,7 +288,13 @@ def list_studies(json: bool) -> None:
             _say(f"    {told}")
 
 
-def list_runs(folder: Path, json: bool) -> None:
+@app.command(name="runs")
+def list_runs(
+    folder: Annotated[Path, typer.Argument(help="The folder that holds run folders.")] = Path(
+        "runs"
+    ),
+    json: Json = False,
+) -> None:
     """Name the runs in a folder, with their verdicts."""
     found = verdicts_of_runs(folder)
     if json:
@@ -205,12 +304,14 @@ def list_runs(folder: Path, json: bool) -> None:
     shown = ("folder", "study", "written", "forecast", "sampling", "model")
     # An unfinished run has no verdict yet.
     rows = [{name: run[name] or "–" for name in shown} for run in found]
-    table = pd.DataFrame(rows).assign(CRPS=[number(run["crps"]) for run in found])
+    table = pd.DataFrame(rows)
+    table["CRPS"] = [number(run["crps"]) for run in found]
     _print_table("", table)
 
 
-def check(study: str, key: int, strict: bool, json: bool) -> None:
-    """Print the checks of each model; the exit code is that of the worst."""
+@app.command()
+def check(study: StudyName, key: int = 0, strict: Strict = False, json: Json = False) -> None:
+    """Check data, priors, gradients, solver and cost before a long run."""
     with _short_errors(json=json):
         checks = _load_study(study).check(key=key)
     if json:
@@ -223,15 +324,28 @@ def check(study: str, key: int, strict: bool, json: bool) -> None:
     _exit_by(level for level in levels if strict or level == "bad")
 
 
+@app.command()
 def run(
-    study: str,
-    out: Path | None,
-    key: int,
-    quick: bool,
-    draws: int | None,
-    engine: str | None,
-    strict: bool,
-    quiet: bool,
+    study: StudyName,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="The run folder; runs/NAME unless given, or runs/NAME-quick and so on."),
+    ] = None,
+    key: Annotated[
+        int, typer.Option(help="The random key: the same key gives the same draws.")
+    ] = 0,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="A first look: few chains, draws and origins.")
+    ] = False,
+    draws: Annotated[
+        int | None, typer.Option(min=1, help="Draws of each chain, in place of the study's.")
+    ] = None,
+    engine: Annotated[
+        str | None,
+        typer.Option(help="An engine in place of the study's, such as NUTS, SVI or Laplace."),
+    ] = None,
+    strict: Strict = False,
+    quiet: Quiet = False,
 ) -> None:
     """Fit, forecast, mix, score and report."""
     with _short_errors(quiet=quiet):
@@ -251,18 +365,42 @@ def run(
 
 def _bar(quiet: bool) -> bool | None:
     """Return whether to show a progress bar; None shows it on a terminal."""
-    return False if quiet else None
+    if quiet:
+        return False
+    return None
 
 
+@app.command(name="study")
 def many(
-    study: str,
-    quick: bool,
-    scheduler: str | None,
-    workers: int | None,
-    out: Path | None,
-    only: Sequence[str] | None,
-    table: bool,
-    quiet: bool,
+    study: StudyName,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="The few tasks that the study does quickly.")
+    ] = False,
+    scheduler: Annotated[
+        str | None,
+        typer.Option(
+            help="The address of a Dask scheduler; processes of this machine unless given."
+        ),
+    ] = None,
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            help="How many processes of this machine; as many as it has cores unless given."
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="The folder of the rows; runs/NAME-study unless given.")
+    ] = None,
+    only: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Only the tasks with this argument, such as model=hybrid; may be repeated."
+        ),
+    ] = None,
+    table: Annotated[
+        bool, typer.Option("--table", help="Do no tasks: table the rows that are there.")
+    ] = False,
+    quiet: Quiet = False,
 ) -> None:
     """Run the many fits of a study on workers, save a row for each, and print a table."""
     with _short_errors(quiet=quiet):
@@ -305,7 +443,10 @@ def many(
             )
 
 
-def resume(run: Path, strict: bool, trust: bool, quiet: bool) -> None:
+@app.command()
+def resume(
+    run: RunFolder, strict: Strict = False, trust: Trust = False, quiet: Quiet = False
+) -> None:
     """Go on with a run that was stopped or killed; the draws are those of an uninterrupted one."""
     with _short_errors(quiet=quiet):
         loaded = _load_run(run, trust)
@@ -315,7 +456,10 @@ def resume(run: Path, strict: bool, trust: bool, quiet: bool) -> None:
         _print_verdict(done, strict)
 
 
-def diagnose(run: Path, strict: bool, trust: bool, json: bool) -> None:
+@app.command()
+def diagnose(
+    run: RunFolder, strict: Strict = False, trust: Trust = False, json: Json = False
+) -> None:
     """Say whether the fits of a run can be trusted, and what to do if not."""
     with _short_errors(json=json):
         loaded = _load_run(run, trust)
@@ -330,14 +474,24 @@ def diagnose(run: Path, strict: bool, trust: bool, json: bool) -> None:
         _exit_by(_levels(judged, loaded.study.label))
 
 
+@app.command()
 def forecast(
-    run: Path,
-    until: str | None,
-    step: float,
-    forcing: Path | None,
-    what_if: bool,
-    trust: bool,
-    quiet: bool,
+    run: RunFolder,
+    until: Annotated[
+        str | None, typer.Option(help="The last time to forecast: a number, or a date.")
+    ] = None,
+    step: Annotated[
+        float, typer.Option(help="The time between two forecasts; of dates in days.")
+    ] = 1.0,
+    forcing: Annotated[
+        Path | None,
+        typer.Option(
+            help="A file .csv or .nc with times and forcings, named as in your table or the data."
+        ),
+    ] = None,
+    what_if: WhatIf = False,
+    trust: Trust = False,
+    quiet: Quiet = False,
 ) -> None:
     """Forecast further ahead from the posteriors of a run, and save the forecasts."""
     with _short_errors(quiet=quiet):
@@ -376,7 +530,19 @@ def _quoted(path: Path, trust: bool) -> str:
     return quote(str(path)) + (" --trust" if trust else "")
 
 
-def update(run: Path, data: Path, key: int, trust: bool, quiet: bool) -> None:
+@app.command()
+def update(
+    run: RunFolder,
+    data: Annotated[
+        Path,
+        typer.Argument(
+            help="A file .csv or .nc with new observations, and forcings at their times."
+        ),
+    ],
+    key: Annotated[int, typer.Option(help="The random key of the resampling.")] = 0,
+    trust: Trust = False,
+    quiet: Quiet = False,
+) -> None:
     """Take new observations into the posteriors of a run; the next forecast begins after them."""
     with _short_errors(quiet=quiet):
         loaded = _load_run(run, trust)
@@ -390,7 +556,14 @@ def update(run: Path, data: Path, key: int, trust: bool, quiet: bool) -> None:
         )
 
 
-def report(run: Path, what_if: bool, strict: bool, trust: bool, quiet: bool) -> None:
+@app.command()
+def report(
+    run: RunFolder,
+    what_if: WhatIf = False,
+    strict: Strict = False,
+    trust: Trust = False,
+    quiet: Quiet = False,
+) -> None:
     """Forecast, score and write report.html again from the posteriors of a run."""
     with _short_errors(quiet=quiet):
         loaded = _load_run(run, trust)

@@ -44,7 +44,6 @@ FORMULA = re.compile(
     r'<(span|div) class="arithmatex">\s*\\[(\[](?P<latex>.*?)\\[)\]]\s*</\1>', re.S
 )
 SETTINGS = """\
-import os, warnings
 import matplotlib.pyplot as plt
 plt.rcParams["figure.dpi"] = 90
 from IPython.core.pylabtools import select_figure_formats

@@ -28,8 +28,7 @@ from typer.testing import CliRunner
 import bayes_dasl as bd
 from bayes_dasl import load
 from bayes_dasl._runs import alone_in
-from bayes_dasl.cli import _load_study
-from bayes_dasl.commands import app
+from bayes_dasl.cli import _load_study, app
 from bayes_dasl.prediction import fitted_observables
 from bayes_dasl.reports._text import number, percent
 from bayes_dasl.study import Run, Study, table_of
@@ -572,7 +571,7 @@ def test_markup_in_a_message_is_printed_as_it_stands(tmp_path):
 
 
 START = (
-    "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); from bayes_dasl.commands "
+    "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); from bayes_dasl.cli "
     "import app; app()"
 )
 

@@ -11,8 +11,7 @@ import quick_study
 from typer.testing import CliRunner
 
 import bayes_dasl as bd
-from bayes_dasl.cli import _load_run
-from bayes_dasl.commands import app
+from bayes_dasl.cli import _load_run, app
 from bayes_dasl.errors import ModelError
 from bayes_dasl.study import Run, Study, change_run, folder_name
 
@@ -61,7 +60,7 @@ def python(code: str, **environment: str) -> str:
 
 def test_completion_names_commands_studies_and_files(tmp_path):
     asked = {"_BAYES_DASL_COMPLETE": "complete_bash", "COMP_CWORD": "2"}
-    code = "from bayes_dasl.commands import app; app(prog_name='bayes-dasl')"
+    code = "from bayes_dasl.cli import app; app(prog_name='bayes-dasl')"
     said = python(code, **asked, COMP_WORDS="bayes-dasl run lyn").split()
     assert said == ["lynx-hare"]
     said = python(code, **asked | {"COMP_CWORD": "1"}, COMP_WORDS="bayes-dasl di").split()

@@ -225,7 +225,7 @@ def test_a_wheel_lists_and_imports_the_case_studies(tmp_path):
     }
     asked = (
         "import case_studies.catchment, case_studies.lynx_hare as m; print(m.__file__); "
-        "from bayes_dasl.commands import app; app(['list'])"
+        "from bayes_dasl.cli import app; app(['list'])"
     )
     done = subprocess.run(
         [sys.executable, "-c", asked],

@@ -93,7 +93,7 @@ def _holds_dates(cells: Any) -> bool:
     if pd.api.types.is_numeric_dtype(cells) or bool(cells.isna().any()):
         return False
     texts = cells.astype(str).str.strip()
-    if pd.to_datetime(texts, errors="coerce", format="ISO8601", utc=True).notna().all():
+    if _are_iso_dates(texts):
         return True
     return bool(date_formats(texts))
 
@@ -213,6 +213,12 @@ def _codes(columns: Sequence[Any]) -> tuple[float, ...]:
     return tuple(sorted(found))
 
 
+def _are_iso_dates(texts: pd.Series) -> bool:
+    """Whether all texts are ISO 8601 dates."""
+    dates = pd.to_datetime(texts, errors="coerce", format="ISO8601", utc=True)
+    return bool(dates.notna().all())
+
+
 def _formats_of_times(source: InputTable, when: str) -> tuple[str, ...]:
     """Return the formats of dates; those in which the rows are in order come first."""
     cells: Any = source.frame[when]
@@ -222,7 +228,7 @@ def _formats_of_times(source: InputTable, when: str) -> tuple[str, ...]:
     if pd.api.types.is_numeric_dtype(cells):
         form = packed_format(texts)
         return () if form is None else (form,)
-    if pd.to_datetime(texts, errors="coerce", format="ISO8601", utc=True).notna().all():
+    if _are_iso_dates(texts):
         return ()
 
     def falls(form: str) -> int:

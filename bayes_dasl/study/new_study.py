@@ -61,10 +61,13 @@ def write_study(
 def _said(guess: Guess) -> list[str]:
     """Return what was guessed, in lines."""
     lines = [f"times: {guess.time}"]
-    lines += [f"subjects: {guess.subject}"] if guess.subject else []
-    lines += [f"forecast: {', '.join(guess.values)}"]
-    lines += [f"forcings: {', '.join(guess.forcings)}"] if guess.forcings else []
-    lines += [f"left out: {label}, which {why}" for label, why in guess.left_out.items()]
+    if guess.subject:
+        lines.append(f"subjects: {guess.subject}")
+    lines.append(f"forecast: {', '.join(guess.values)}")
+    if guess.forcings:
+        lines.append(f"forcings: {', '.join(guess.forcings)}")
+    for label, why in guess.left_out.items():
+        lines.append(f"left out: {label}, which {why}")
     return lines
 
 

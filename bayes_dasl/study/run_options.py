@@ -4,12 +4,11 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-
 from .. import engines, inference
 from .._runs.folder import check_name
 from ..errors import ModelError
 from ..inference import AbstractEngine, Descent
+from .refusals import are_several
 
 _QUICK: dict[str, Any] = {
     "chains": 2,
@@ -49,7 +48,7 @@ def change_run(
     changes: dict[str, Any] = {"overrides": chosen}
     if quick:
         changed = _sooner(changed)
-        several = np.ndim(study.origins) == 1
+        several = are_several(study.origins)
         changes["origins"] = study.origins[-1:] if several else 1  # pyright: ignore
     if draws is not None:
         if "draws" not in _fields(changed):

@@ -70,7 +70,7 @@ def row(seed):
     engine = bd.NUTS(chains=2, warmup=60, draws=60, map_starts=2)
     return bd.many.measure(model(science()), train, {"ahead": test}, engine, key=seed)
 '''
-COMMAND = "from bayes_dasl.commands import app\n\nif __name__ == '__main__':\n    app()\n"
+COMMAND = "from bayes_dasl.cli import app\n\nif __name__ == '__main__':\n    app()\n"
 
 
 def write_tables(folder: Path) -> None:

@@ -197,7 +197,7 @@ def main() -> None:
     folder = Path(told["folder"])
     arm(Fault(**told.get("fault", {})), Path(told["word"]))
     if told["engine"] == STUDY:
-        from bayes_dasl.commands import app
+        from bayes_dasl.cli import app
 
         app(["run", str(Path(__file__).resolve()), "--out", str(folder), "--key", str(KEY)])
     model, engine = FITS[told["engine"]]
