@@ -113,7 +113,13 @@ def filled_between(forcing: xr.DataArray, start: Any, end: Any) -> int:
 
 
 def _interpolated(index: xr.DataArray, times: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """Interpolate linearly; NaN beyond the first and the last known value."""
+    """Interpolate linearly between known values; NaN before the first and after the last one.
+
+    Args:
+        index: the coordinate; unused here, as all rules take the same arguments.
+        times: the numbers or dates of the index.
+        values: the values at these times, NaN where unknown.
+    """
     at = numbers(times)
     known = np.isfinite(values)
     return np.interp(at, at[known], values[known], left=np.nan, right=np.nan)

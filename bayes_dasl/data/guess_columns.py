@@ -184,7 +184,17 @@ def _subject_column(frame: Any, when: str) -> str | None:
 
 
 def _no_series(source: InputTable, label: str, found: Any, who: str | None) -> str | None:
-    """Return why a column is neither an observable nor a forcing; None if it may be one."""
+    """Return the reason to exclude a column as observable and forcing; None if there is none.
+
+    Args:
+        source: the table.
+        label: the label of the column.
+        found: the column as numbers, NaN where a cell is missing or holds text.
+        who: the label of the column of subjects; None if there are no subjects.
+
+    Returns:
+        The reason as a predicate in words, such as "is empty".
+    """
     written = ~source.missing(label)
     unit = units_in_header(label)
     if _ROW_NAMES.fullmatch(bare(label)):

@@ -29,8 +29,8 @@ class Compartments(AbstractLayer):
     \dot p = Q\,a / V - Q\,p / V_2$
 
     Here a, d and p are the amounts in the central compartment, the depot and the peripheral
-    compartment. The prediction is the concentration a / V. It equals that of a `bd.ODE` with the
-    same equations and doses, and is much faster: the response to each dose is a sum of
+    compartment. The prediction is the concentration a / V. A `bd.ODE` with the same equations and
+    doses predicts the same, but is much slower. Here the response to each dose is a sum of
     exponentials. All compartments are empty before the first dose and after a reset. Two rate
     constants may be equal.
 

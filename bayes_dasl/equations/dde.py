@@ -370,7 +370,7 @@ class DDE(AbstractFromStates):
     def _lookups(
         self, inputs: Inputs, initial: dict[str, Any], nodes: Array, lag: Any, of: str
     ) -> Lookup:
-        """Return the past times that all stages of all steps need, for one delay.
+        """Return the past times that all stages of all steps need, and the history there.
 
         Args:
             inputs: start, times and forcings.
@@ -378,6 +378,9 @@ class DDE(AbstractFromStates):
             nodes: the times at which steps begin and end.
             lag: the delay.
             of: the name of the delayed state.
+
+        Returns:
+            The lookup for this delay, with arrays `(step, stage)`.
         """
         begins, lengths = nodes[:-1], jnp.diff(nodes)
         lag = jnp.asarray(lag, nodes.dtype)

@@ -256,7 +256,7 @@ def segment_states(
     r"""Priors of the states at the knots, centred on interpolated observations.
 
     $s_k \sim N(y(\tau_k), \sigma)$ for the states $s_k$ at knot $\tau_k$, with linear interpolation
-    $y$ of the observations
+    $y$ of the observations.
 
     These priors use the data. To make them weak, choose a `scale` several times larger than the
     noise and than the change of a state between two observations.

@@ -54,9 +54,10 @@ class Paths(eqx.Module):
     def __call__(self, key: Array) -> list[Float[Array, "time ..."]]:
         """Draw one path of each observable.
 
-        A drawn value is treated as a datum until the next real datum. At one time, each observable
-        is conditioned on the observables before it in the order of `numbers`: on their data if
-        there are any, else on their draws.
+        Each value is conditioned on the data at earlier times, and on earlier draws of the path
+        since the last datum. At one time, the observables are drawn in the order of `numbers`, each
+        conditioned on the draws before it. A datum of an observable replaces these draws: the next
+        observables are conditioned on data only.
 
         Args:
             key: a JAX random key.

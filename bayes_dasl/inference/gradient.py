@@ -103,11 +103,11 @@ def _noted(note: Path) -> str | None:
 
 
 def _measure(problem: Problem, strategy: str) -> float:
-    """Return the seconds that one gradient takes in a mode, with all devices busy.
+    """Return the seconds per gradient in a mode of differentiation, with all devices busy.
 
     Args:
         problem: the posterior; gradients are taken at 16 prior draws.
-        strategy: "forward" or "reverse".
+        strategy: the mode, "forward" or "reverse".
     """
     _, value_and_gradient, _ = differentiated(problem, strategy)
     positions = problem.prior(_POSITIONS, key=jax.random.key(0))

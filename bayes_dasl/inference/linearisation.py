@@ -14,19 +14,23 @@ from .problem import Problem
 def gauss_newton(
     problem: Problem, mode: Float[np.ndarray, " dimension"]
 ) -> Float[np.ndarray, "dimension dimension"]:
-    r"""Return minus the Hessian of the log density, without second derivatives of predictions.
+    r"""Return the Gauss–Newton approximation of minus the Hessian of the log density.
 
     $\sum_i \sigma_i^{-2} \nabla f_i \nabla f_i^\top
     + 2 \nabla \log\sigma_i \nabla \log\sigma_i^\top + \sum_k \nabla r_k \nabla r_k^\top
     - \nabla^2 \log p(\theta)$
 
-    Here $f_i$ are predictions, $\sigma_i$ their standard deviations, as for normal noise, and $r_k$
-    constraint residuals with unit standard deviation. $p(\theta)$ is the prior of the unconstrained
-    parameters.
+    Here $f_i$ is the prediction of datum i on the scale of the link, and $\sigma_i$ the standard
+    deviation of its noise. The constraint residuals $r_k$ have unit standard deviation. $p(\theta)$
+    is the prior of the unconstrained parameters. The terms of the data are the Fisher information
+    under normal noise. No term has second derivatives of predictions or residuals.
 
     Args:
         problem: the posterior.
-        mode: the position, `(dimension,)`.
+        mode: the unconstrained parameters at which to evaluate it, `(dimension,)`.
+
+    Returns:
+        The matrix. Missing data do not contribute.
     """
     problem = problem.reversible()
     inputs = problem.inputs

@@ -263,7 +263,10 @@ class Reader:
         return in_units(data, self._units_beside(data))
 
     def in_numbers(self, data: xr.Dataset) -> xr.Dataset:
-        """Replace dates of the index by numbers; see `Model.in_numbers`."""
+        """Replace dates of the index by numbers in the layer's unit of time.
+
+        `Model.in_numbers` describes the arguments, result and errors.
+        """
         return in_numbers(data, self.index, self.index_units)
 
     def _units_beside(self, data: xr.Dataset) -> dict[str, str]:

@@ -184,11 +184,11 @@ def varies(leaf: Any) -> bool:
 
 @dataclasses.dataclass(frozen=True)
 class Over:
-    """The axis to which a parameter is expanded: all members, or all groups.
+    """The axis along which a parameter varies: the members, or groups of members.
 
     Args:
         members: the number of members.
-        groups: the groups; None for one value for each member.
+        groups: the groups, each with one value. With None, each member has its own value.
     """
 
     members: int

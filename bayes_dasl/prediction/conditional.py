@@ -48,7 +48,11 @@ def family_of(distribution: dist.Distribution) -> str:
 
 
 def class_of(family: str) -> type[dist.Distribution] | None:
-    """Return the class of the outermost distribution of a family.
+    """Return the class of a family of distributions, without its inner distributions.
+
+    Args:
+        family: a name from `family_of`. The class of `ZeroInflatedProbs(Poisson)` is
+            `ZeroInflatedProbs`.
 
     Returns:
         The class; None for an unknown family.

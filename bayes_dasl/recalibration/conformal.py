@@ -71,14 +71,15 @@ def _weighted_quantiles(
     number: float,
     least: float | None = None,
 ) -> np.ndarray:
-    """Interpolate weighted quantiles of the next value.
+    """Return quantiles of the next value, interpolated between weighted earlier values.
 
     Args:
-        values: earlier values.
+        values: earlier values, `(value,)`.
         weights: the weight of each value.
-        levels: levels of the quantiles.
+        levels: levels of the quantiles, from 0 to 1.
         number: the effective number of values.
-        least: the quantile of level 0; None takes the smallest value.
+        least: the lower bound of all values, which is the quantile of level 0. With None, quantiles
+            of low levels are the smallest value.
     """
     order = np.argsort(values, kind="stable")
     values = values[order]

@@ -307,7 +307,15 @@ def _warn_if_alike(past: Past, found: Mapping[tuple[str, int], CalibrationErrors
 
 
 def _errors_of_origins(fc: xr.DataTree, past: xr.DataTree) -> Past:
-    """Return the errors in a result of `leave_future_out`."""
+    """Return the errors in a result of `leave_future_out`, with their origins and leads.
+
+    Args:
+        fc: the forecast that is to be recalibrated.
+        past: the result of `leave_future_out`.
+
+    Raises:
+        MismatchError: if `past` has no errors, does not suit `fc`, or has times after its fit.
+    """
     if HELD_OUT not in past.children:
         old = ": this one keeps no errors, as those of earlier versions did not"
         raise MismatchError(_WHAT + (old if "log_density" in past else ""))

@@ -220,7 +220,7 @@ def _inference_sentences(post: xr.DataTree, summary: pd.DataFrame) -> str:
 
 
 def _warmup(post: xr.DataTree) -> str:
-    """Return the number of warm-up draws, if it is known."""
+    """Return a phrase with the number of warm-up draws; empty if the number is unknown."""
     draws = post.attrs.get("warmup_draws")
     return f", after {draws} warm-up draws" if draws is not None else ""
 

@@ -196,12 +196,12 @@ def _training_findings(fc: xr.DataTree, train: xr.Dataset, filled: str = "") -> 
 
 
 def _members_of_data(fc: xr.DataTree, name: str, seen: np.ndarray) -> Members | None:
-    """Return the group of each datum of an observable; None if the observable has no groups.
+    """Return the groups of an observable's data; None if the observable has no groups.
 
     Args:
         fc: a forecast of a population.
         name: the observable.
-        seen: flags of the data to return, in the order of `_with_moments`.
+        seen: whether to include each datum, in the order of `_with_moments`.
     """
     dim = str(fc.attrs["members"])
     predictions = fc["predictions"].to_dataset()

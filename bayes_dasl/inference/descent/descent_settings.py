@@ -72,11 +72,13 @@ class Descent(Settings):
             )
 
     def cost(self, problem: Problem, *, looks: int = 1) -> Cost:
-        """Return the cost of a descent, which may stop early.
+        """Return the fewest and most gradients of a descent, and its compile time.
+
+        The fewest are needed if `patience` stops the descent as early as possible.
 
         Args:
             problem: the posterior.
-            looks: number of likelihood evaluations in a step.
+            looks: number of gradients, or equally expensive evaluations, in a step.
         """
         patience = self.steps if self.patience is None else self.patience
         least = min(self.steps, WINDOW * (1 + patience))

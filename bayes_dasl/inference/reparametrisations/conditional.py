@@ -246,12 +246,14 @@ class Conditional(Reparametrisation):
         return mean, factor
 
     def _linked(self, realised: Model, values: Any, changes: Any) -> Float[Array, " datum"]:
-        """Return first-order predictions on the scale of the link, on which noise is nearly normal.
+        """Return predictions on the scale of the link, linearised around `centre`.
+
+        On this scale the noise is nearly normal.
 
         Args:
             realised: the model.
             values: predictions on the reference paths, by observable.
-            changes: their first-order changes.
+            changes: the first-order changes of these predictions.
         """
         parts = []
         for name in realised.observables:
