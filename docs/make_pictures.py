@@ -14,18 +14,15 @@ from matplotlib.figure import Figure
 import bayes_dasl as bd
 from bayes_dasl.plots import plot_decomposition, plot_forecast
 from bayes_dasl.study import Run, module_of
-from case_studies import influenza, lynx_hare
+from case_studies import influenza
 
 ASSETS = Path(__file__).parent / "assets"
 
 
 def of_lynx_hare(folder: Path) -> dict[str, Figure]:
-    mixed, fc = bd.load(folder / "mixture.nc"), bd.load(folder / "forecast.nc")
-    train, test = bd.split(lynx_hare.load(), time=fc.attrs["train_end"])
+    fc = bd.load(folder / "forecast.nc")
     return {
-        "forecast-hare": plot_forecast(mixed, train, test, "hare"),
-        "decomposition-hare": plot_decomposition(bd.decompose(fc), "hare", fc.attrs["train_end"]),
-        "describe": bd.describe(lynx_hare.study().model).draw(),
+        "decomposition-hare": plot_decomposition(bd.decompose(fc), "hare", fc.attrs["train_end"])
     }
 
 

@@ -1,7 +1,5 @@
 """Units: read, converted, and tried on the equations of a model."""
 
-import re
-from pathlib import Path
 from typing import Any
 
 import jax.numpy as jnp
@@ -18,8 +16,6 @@ from bayes_dasl.errors import DataError, MismatchError, ModelError
 from bayes_dasl.model import check_data, check_units, unit_findings, units_unseen
 from bayes_dasl.random import paths
 from bayes_dasl.scores.matching import matched
-
-DOCS = Path(__file__).resolve().parents[1] / "docs" / "old" / "getting-started.md"
 
 
 class TestTexts:
@@ -412,12 +408,20 @@ class TestData:
 
 
 @pytest.mark.thorough
-def test_the_example_of_the_docs_runs():
-    section = DOCS.read_text(encoding="utf-8").split("\n### Units\n")[1].split("\n### ")[0]
-    names: dict = {}
-    for block in re.findall(r"```python\n(.*?)```", section, re.DOTALL):
-        exec(compile(block, str(DOCS), "exec"), names)
-    assert names["found"].verdict.startswith("Not ready to fit: units of equations")
+def test_a_rate_a_day_against_hours_is_not_ready_to_fit():
+    class CoolingADay(bd.Module):
+        rate: bd.Scalar = bd.field(units="1/day")
+
+        def __call__(self, t, y, u):
+            return {"excess": -self.rate * y["excess"]}
+
+    hours = np.arange(0.0, 6.0)
+    data = xr.Dataset({"excess": ("time", 40.0 * np.exp(-0.3 * hours))}, {"time": hours})
+    data["time"].attrs["units"] = "hour"
+    layer = bd.ODE(CoolingADay(bd.between(0.05, 1.0)), {"excess": 40.0}, units={"excess": "K"})
+    found = bd.check(bd.Model(layer, bd.NormalNoise(1.0)), data)
+    assert found.verdict.startswith("Not ready to fit: units of equations")
+    assert "the rate of change of 'excess' comes out 24 times as large as it is" in str(found)
 
 
 class Cooling(bd.Module):

@@ -443,39 +443,37 @@ def coupled(strength, timescale):
     return bd.Model(layer, bd.NormalNoise(1.0))
 
 
-# What the page on unknown numbers says of each place, and a model with an unknown there.
+# Each place that docs/how-to/priors.md names, in its order, and a model with an unknown there.
 PLACES = {
-    "a field of an equation": lambda q: line(Line(q, 0.0)),
-    "an item of a dict, a list or a tuple in it": lambda q: line(
-        Held({"list": [q], "tuple": (0.0, 1.0)})
-    ),
-    "an equation that is solved at each row": lambda q: bd.Model(
+    "a parameter": lambda q: line(Line(q, 0.0)),
+    "an item of a dict, list or tuple": lambda q: line(Held({"list": [q], "tuple": (0.0, 1.0)})),
+    "a parameter of an implicit equation": lambda q: bd.Model(
         bd.Implicit(Square(q), {"y": 2.0}), bd.NormalNoise(1.0)
     ),
-    "a state at the start": lambda q: ode(start=q),
-    "the amount of a jump": lambda q: ode(jumps=bd.Jump(2.5, {"y": q})),
-    "the time of a jump": lambda q: ode(jumps=bd.Jump(q, {"y": 1.0})),
-    "the diffusion of a stochastic equation": lambda q: bd.Model(
+    "the diffusion of an SDE": lambda q: bd.Model(
         bd.equations.SDE(decay, {"y": q}, {"y": 1.0}, (0.0, 6.0, 12)), bd.NormalNoise(1.0)
     ),
-    "the standard deviation of a start that a filter integrates out": lambda q: bd.Model(
+    "an initial state": lambda q: ode(start=q),
+    "its standard deviation in a filter": lambda q: bd.Model(
         bd.filtering.Kalman(decay, {"y": 0.1}, {"y": 1.0}, {"y": q}), bd.NormalNoise(1.0)
     ),
-    "the scale of noise": lambda q: ode(noise=bd.NormalNoise(q)),
-    "degrees of freedom of noise": lambda q: ode(noise=bd.StudentTNoise(q, 1.0)),
-    "the typical scale of noise that varies": lambda q: ode(
+    "the amount of a jump": lambda q: ode(jumps=bd.Jump(2.5, {"y": q})),
+    "the time of a jump": lambda q: ode(jumps=bd.Jump(q, {"y": 1.0})),
+    "the scale": lambda q: ode(noise=bd.NormalNoise(q)),
+    "the degrees of freedom": lambda q: ode(noise=bd.StudentTNoise(q, 1.0)),
+    "the typical scale of a `VaryingScale`": lambda q: ode(
         noise=bd.NormalNoise(bd.noise.VaryingScale(q, lambda t, y, u: {"h": 0.1 * t}))
     ),
     "the scale of a network": lambda q: ode(Scaled(network(q))),
-    "level and scale of a basis": lambda q: ode(
+    "level and scale of a `Basis`": lambda q: ode(
         Scaled(bd.Basis(bd.bases.BSpline(0.0, 6.0, 5), "t", "g", scale=q))
     ),
     "the length of a Gaussian process": lambda q: ode(
         Scaled(bd.Basis(bd.bases.HilbertGP(0.0, 6.0, 5, length=q), "t", "g"))
     ),
-    "the strength of a coupling": lambda q: coupled(q, 1.0),
-    "a time scale of a coupling": lambda q: coupled(1.0, q),
-    "a coefficient of a field": lambda q: diffusing(q, 0.0),
+    "the strength of a link": lambda q: coupled(q, 1.0),
+    "the time scale of a part": lambda q: coupled(1.0, q),
+    "a coefficient": lambda q: diffusing(q, 0.0),
     "a boundary value": lambda q: diffusing(0.1, q),
 }
 
@@ -488,7 +486,7 @@ UNKNOWNS = {
 
 
 # Others are tried with the slow tests: each compiles a solve.
-USUAL = ("a field of an equation", "a state at the start", "the scale of noise")
+USUAL = ("a parameter", "an initial state", "the scale")
 
 
 class TestWhere:
@@ -534,9 +532,9 @@ class TestWhere:
         with pytest.raises(ModelError, match=message):
             make(unknown())
 
-    def test_the_page_names_each_place(self):
-        page = (ROOT / "docs" / "old" / "unknowns.md").read_text(encoding="utf-8")
-        table = page[page.index("## Where a distribution may stand") :]
-        assert [line.split("|")[1].strip() for line in table.splitlines() if line.startswith("| ")][
-            1:
-        ] == [*PLACES]
+    def test_the_docs_name_each_place(self):
+        page = (ROOT / "docs" / "how-to" / "priors.md").read_text(encoding="utf-8")
+        table = page.split("## Where a prior may stand")[1].split("\n## ")[0]
+        rows = [line.strip("| ") for line in table.splitlines() if line.startswith("|")][2:]
+        cells = [row.partition("|")[2].strip() for row in rows]
+        assert [place for cell in cells for place in cell.split("; ")] == [*PLACES]

@@ -3,7 +3,8 @@ climatologies.
 
 Run: `uv run python -m tests.studies.measles`; what is done is kept, `--table` prints it, `--figure`
 draws some towns. A fit of the 20 towns compiles nothing anew after the first one with the
-environment variables of docs/inference.md.
+environment variables JAX_USE_SIMPLIFIED_JAXPR_CONSTANTS=1 and JAX_EMBEDDED_CONSTANTS_MAX_BYTES=0, by
+which programs take the data as arguments.
 
 At each origin, every 13 fortnights from the beginning of 1955 on, the model is fitted to the six
 years before it, all towns at once, and forecasts the next 13 fortnights; births, people and reports

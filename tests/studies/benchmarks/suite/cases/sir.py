@@ -1,7 +1,7 @@
 """An SIR epidemic with over-dispersed counts: influenza in a boarding school, 14 days, 4
 parameters.
 
-Data: British Medical Journal, 4 March 1978. The model is that of docs/getting-started.md.
+Data: British Medical Journal, 4 March 1978.
 """
 
 import jax.numpy as jnp
