@@ -16,6 +16,7 @@ import base64
 import datetime
 import hashlib
 import html
+import json
 import os
 import re
 import shutil
@@ -24,7 +25,9 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
+from xml.etree.ElementTree import Element, fromstring, tostring
 
 import nbformat
 from latex2mathml.converter import convert
@@ -37,12 +40,16 @@ DOCS = Path(__file__).resolve().parent
 ROOT = DOCS.parent
 OUTPUTS = DOCS / "outputs"
 SITE = ROOT / "site"
-NO_PAGES = ("measurements", "outputs", "old")
+NO_PAGES = ("measurements", "outputs")
 """Folders of `docs` that are not part of the site."""
 BLOCK = re.compile(r'^```python(?: alt="(?P<alt>[^"\n]*)")?\n(?P<code>.*?)^```$', re.M | re.S)
 FORMULA = re.compile(
     r'<(span|div) class="arithmatex">\s*\\[(\[](?P<latex>.*?)\\[)\]]\s*</\1>', re.S
 )
+BREAKS = set("=≈∼~<>≤≥→∝+−")
+"""Signs before which a formula in a line of text may be broken."""
+ALIGNED = re.compile(r"^ *\S.* {2,}\S.*\n *\S.* {2,}\S", re.M)
+"""Two lines of printed output in columns, which must not be wrapped."""
 SETTINGS = """\
 import matplotlib.pyplot as plt
 plt.rcParams["figure.dpi"] = 90
@@ -127,17 +134,38 @@ def run(page: Path) -> None:
     print(f"{page}: ran in {notebook.metadata['ran']['seconds']} s", flush=True)
 
 
+def in_block(text: str) -> str:
+    """Markdown for printed output; long lines are wrapped unless they are columns."""
+    wrapped = "" if ALIGNED.search(text) else ".wrapped "
+    return f'``` {{.text {wrapped}title="Output"}}\n{text.rstrip()}\n```'
+
+
+def in_table(found: str) -> str:
+    """A table of pandas as the site draws tables, with one line of headers."""
+    found = re.sub(r"<style.*?</style>", "", found, flags=re.S)
+    found = re.sub(r"<table[^>]*>", "<table>", found)
+    found = re.sub(
+        r"<th></th>(?P<names>(?:(?!</tr>).)*)</tr>\s*<tr[^>]*>\s*"
+        r"<th>(?P<index>[^<]+)</th>(?:\s*<th></th>)+\s*</tr>",
+        r"<th>\g<index></th>\g<names></tr>",
+        found,
+        flags=re.S,
+    )
+    found = re.sub(r"<th>[^<]+", lambda name: name[0].replace("_", "_<wbr>"), found)
+    return f'<div class="output">{found.replace("<th></th>", "<td></td>")}</div>'
+
+
 def shown(output: nbformat.NotebookNode, figure: Path, alt: str) -> str:
     """Markdown for one output of a cell; a figure is written to a file."""
     if output.output_type == "stream":
-        return f'```text title="Output"\n{output.text.rstrip()}\n```'
+        return in_block(output.text)
     data = output.data
     if "image/png" in data:
         figure.write_bytes(base64.b64decode(data["image/png"]))
         return f"![{html.escape(alt)}]({figure.name})"
     if "text/html" in data:
-        return f'<div class="output">{data["text/html"]}</div>'
-    return f'```text title="Output"\n{data["text/plain"].rstrip()}\n```'
+        return in_table(data["text/html"])
+    return in_block(data["text/plain"])
 
 
 def with_outputs(page: Path, to: Path) -> str:
@@ -180,17 +208,67 @@ def write_sources(to: Path) -> None:
         target.write_text(text, encoding="utf-8")
 
 
-def in_mathml(found: re.Match) -> str:
-    """A formula of a page in MathML, which browsers draw without a script."""
-    display = "block" if found[1] == "div" else "inline"
-    return convert(html.unescape(found["latex"]).strip(), display=display)
+def mathml(latex: str, display: str = "inline") -> Element:
+    """A formula in MathML."""
+    # The converter does not know \arg and \_, and takes \sim for a letter.
+    latex = html.unescape(latex).strip().replace(r"\arg\min", r"\mathrm{arg}\min")
+    text = convert(latex, xmlns="", display=display).replace(r"\_", "_")
+    formula = fromstring(text.replace("<mi>&#x0007E;</mi>", "<mo>&#x0223C;</mo>"))
+    for row in formula.iter("mrow"):
+        for place, (part, after) in reversed(list(enumerate(pairwise(row), start=1))):
+            if part.tag == "mi" and len(part.text or "") > 2 and after.tag != "mo":
+                row.insert(place, Element("mspace", width="0.167em"))
+    return formula
 
 
-def render_formulas(site: Path) -> None:
-    """Write the formulas of all pages as MathML."""
+def in_page(found: re.Match) -> str:
+    """A formula of a page, which browsers draw without a script."""
+    if found[1] == "div":
+        return tostring(mathml(found["latex"], "block"), encoding="unicode")
+    return "".join(pieces(mathml(found["latex"])))
+
+
+def in_words(latex: str) -> str:
+    """A formula in a line of plain text, for the results of a search."""
+    formula = mathml(latex)
+    for tag, sign in (("mfrac", "/"), ("msub", "_"), ("msup", "^")):
+        for part in formula.iter(tag):
+            part[0].tail = sign
+    return html.escape("".join(formula.itertext()), quote=False)
+
+
+def pieces(formula: Element) -> Iterator[str]:
+    """A long formula as a row of formulas, between which a browser may begin a new line."""
+    short = len(list(formula.iter())) < 25
+    opened, ended, rows = 0, False, [[]]
+    for part in formula[0]:
+        relation = part.tag == "mo" and part.text in BREAKS
+        if rows[-1] and not (short or opened) and (relation or ended):
+            if relation:
+                part.set("form", "infix")
+            rows.append([])
+        ended = part.text == "," or (part.tag == "mspace" and part.get("width") == "1em")
+        signs = [sign.text for sign in part.iter("mo")]
+        opened += sum(signs.count(left) - signs.count(right) for left, right in ("()", "[]"))
+        rows[-1].append(part)
+    for row in rows:
+        formula[0][:] = row
+        yield tostring(formula, encoding="unicode")
+
+
+def finish(site: Path) -> None:
+    """Write the formulas of all pages as MathML, and link each figure to its file."""
     for path in site.rglob("*.html"):
-        text = path.read_text(encoding="utf-8")
-        path.write_text(FORMULA.sub(in_mathml, text), encoding="utf-8")
+        text = FORMULA.sub(in_page, path.read_text(encoding="utf-8"))
+        text = re.sub(r'<img [^>]*src="([^"]+\.png)"[^>]*>', r'<a href="\1">\g<0></a>', text)
+        path.write_text(text, encoding="utf-8")
+    found = json.loads((site / "search.json").read_text(encoding="utf-8"))
+    for item in found["items"]:
+        for name in ("title", "text"):
+            item[name] = re.sub(
+                r"\\[(\[](.*?)\\[)\]]", lambda latex: in_words(latex[1]), item[name], flags=re.S
+            )
+    (site / "search.json").write_text(json.dumps(found, ensure_ascii=False), encoding="utf-8")
 
 
 def build() -> int:
@@ -206,7 +284,7 @@ def build() -> int:
             env=os.environ | {"NO_COLOR": "1"},
         )
         if done.returncode == 0:
-            render_formulas(work / "site")
+            finish(work / "site")
             shutil.rmtree(SITE, ignore_errors=True)
             shutil.move(work / "site", SITE)
     return done.returncode
