@@ -20,7 +20,9 @@ from . import ROOT
 
 DOCS = ROOT / "docs"
 USER = ("index.md", "tutorials", "how-to", "explanation", "reference", "evidence")
-NOT_PROSE = re.compile(r"^---\n.*?^---$|^```.*?^```$|<!--.*?-->|(?<=\])\([^)]*\)|^:::.*(\n +.*)*", re.M | re.S)
+NOT_PROSE = re.compile(
+    r"^---\n.*?^---$|^```.*?^```$|<!--.*?-->|(?<=\])\([^)]*\)|^:::.*(\n +.*)*", re.M | re.S
+)
 
 
 def prose(page: Path) -> str:
@@ -59,7 +61,9 @@ def docstrings() -> Iterator[str]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("what", nargs="?", choices=("paragraphs", "docstrings"))
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
@@ -70,9 +74,13 @@ def main() -> None:
         for folder, count in counted.items():
             print(f"{count:6d} {folder}")
         longest = max(user_pages(), key=words)
-        print(f"{counted.total():6d} in all; most on one page: {words(longest)}, {longest.relative_to(DOCS)}")
+        print(
+            f"{counted.total():6d} in all; most on one page: {words(longest)}, {longest.relative_to(DOCS)}"
+        )
         return
-    passages, number = (paragraphs(), 40) if options.what == "paragraphs" else (list(docstrings()), 30)
+    passages, number = (
+        (paragraphs(), 40) if options.what == "paragraphs" else (list(docstrings()), 30)
+    )
     for place, passage in enumerate(random.Random(options.seed).sample(passages, number), start=1):
         print(f"--- {place}. {passage}\n")
 
