@@ -28,7 +28,8 @@ from typer.testing import CliRunner
 import bayes_dasl as bd
 from bayes_dasl import load
 from bayes_dasl._runs import alone_in
-from bayes_dasl.cli import _load_study, app
+from bayes_dasl.cli import app
+from bayes_dasl.commands import _load_study
 from bayes_dasl.prediction import fitted_observables
 from bayes_dasl.reports._text import number, percent
 from bayes_dasl.study import Run, Study, table_of

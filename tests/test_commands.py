@@ -11,7 +11,8 @@ import quick_study
 from typer.testing import CliRunner
 
 import bayes_dasl as bd
-from bayes_dasl.cli import _load_run, app
+from bayes_dasl.cli import app
+from bayes_dasl.commands import _load_run
 from bayes_dasl.errors import ModelError
 from bayes_dasl.study import Run, Study, change_run, folder_name
 
@@ -212,7 +213,7 @@ def test_an_error_in_an_equation_has_file_and_line(tmp_path):
 
 
 def test_an_error_of_our_own_keeps_its_traceback(monkeypatch):
-    monkeypatch.setattr("bayes_dasl.cli.verdicts_of_runs", lambda folder: 1 / 0)
+    monkeypatch.setattr("bayes_dasl.commands.verdicts_of_runs", lambda folder: 1 / 0)
     assert isinstance(invoke("runs").exception, ZeroDivisionError)
 
 

@@ -12,9 +12,9 @@ import xarray as xr
 from test_cli import assert_one_line, invoke
 
 import bayes_dasl as bd
-from bayes_dasl import cli
+from bayes_dasl import commands
 from bayes_dasl._runs.console import LastingConsole
-from bayes_dasl.cli import _load_study
+from bayes_dasl.commands import _load_study
 from bayes_dasl.errors import Interrupted, ModelError, ReadError
 from bayes_dasl.many import comparison, measure_and_tidy as measured
 from bayes_dasl.study import module_of, study_files
@@ -398,8 +398,8 @@ def test_a_table_in_a_file_loses_no_text(capsys, monkeypatch, columns):
     monkeypatch.delenv("COLUMNS", raising=False)
     if columns:
         monkeypatch.setenv("COLUMNS", columns)
-    monkeypatch.setattr(cli, "console", LastingConsole(highlight=False))
+    monkeypatch.setattr(commands, "console", LastingConsole(highlight=False))
     long = "x" * 100
-    cli._print_table("Scores", pd.DataFrame({"model": [long], "crps": [0.123]}))
+    commands._print_table("Scores", pd.DataFrame({"model": [long], "crps": [0.123]}))
     found = capsys.readouterr().out
     assert found.count("x") == 100 and "0.123" in found and (long in found) == (columns is None)

@@ -45,10 +45,11 @@ FIRST = [
 
 def public():
     """All public functions and classes by their name in `bd`."""
-    spaces = {"": bd} | {f"{n}.": getattr(bd, n) for n in (*bd.__all__, "plots")
-                         if isinstance(getattr(bd, n), types.ModuleType)}  # fmt: skip
+    flat = {name: getattr(bd, name) for name in bd.__all__}
+    modules = {name: value for name, value in flat.items() if isinstance(value, types.ModuleType)}
+    spaces = {"": flat} | {f"{name}.": vars(module) for name, module in modules.items()}
     for prefix, space in spaces.items():
-        for name, value in vars(space).items():
+        for name, value in space.items():
             if name[0] != "_" and getattr(value, "__module__", "").startswith("bayes_dasl"):
                 yield f"{prefix}{name}", value
 

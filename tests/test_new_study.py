@@ -9,7 +9,8 @@ import pytest
 from typer.testing import CliRunner
 
 import bayes_dasl as bd
-from bayes_dasl.cli import _load_study, app
+from bayes_dasl.cli import app
+from bayes_dasl.commands import _load_study
 from bayes_dasl.data import guess_columns as guessing
 from bayes_dasl.errors import DataError
 

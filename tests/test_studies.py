@@ -331,7 +331,7 @@ def test_every_engine_and_the_study_meet_faults():
     engines = {type(engine) for _, engine in FITS.values()}
     known = {
         kind
-        for kind in [*vars(bd).values(), *vars(bd.engines).values()]
+        for kind in [*(getattr(bd, name) for name in bd.__all__), *vars(bd.engines).values()]
         if isinstance(kind, type) and issubclass(kind, AbstractEngine)
     }
     assert engines == {

@@ -47,7 +47,8 @@ def configure(
 
     Call it before the first fit. Without a call the defaults hold.
 
-    Importing the package switches JAX to double precision, unless `JAX_ENABLE_X64` is set. The
+    Importing the package switches JAX to double precision, unless `JAX_ENABLE_X64` is set. If JAX
+    is not loaded yet, the package sets this variable, which child processes inherit. The
     first computation of the package changes two more settings of JAX for the whole process: the
     folder of the compilation cache, and the smallest compilation time of a cached program, 0.1 s.
     Unless `cache` is a folder, both stay unchanged if JAX has a cache folder already, from

@@ -17,9 +17,14 @@ type Sources = Mapping[str, str]
 
 
 def working_tree(root: Path, package: str) -> Sources:
-    """The sources of a package as they stand below `root`."""
+    """The sources of a package as they stand below `root`; an `__init__` with a stub hands on the names of the stub."""
     files = sorted((root / package).rglob("*.py"))
-    return {path.relative_to(root).as_posix(): path.read_text(encoding="utf-8") for path in files}
+    return {path.relative_to(root).as_posix(): _text(path) for path in files}
+
+
+def _text(path: Path) -> str:
+    stub = path.with_suffix(".pyi")
+    return (stub if stub.exists() else path).read_text(encoding="utf-8")
 
 
 def revision(root: Path, package: str, name: str) -> Sources:

@@ -347,19 +347,19 @@ MUTANTS = (
         ("tests/test_study.py::test_future_times",),
     ),
     Mutant(
-        "check ends with 0 whatever it finds", "bayes_dasl/cli.py",
+        "check ends with 0 whatever it finds", "bayes_dasl/commands.py",
         '    _exit_by(level for level in levels if strict or level == "bad")\n',
         "",
         ("tests/test_cli.py::test_check_says_by_its_exit_code_that_a_model_cannot_be_fitted",),
     ),
     Mutant(
-        "a run judges although it was not asked to be strict", "bayes_dasl/cli.py",
+        "a run judges although it was not asked to be strict", "bayes_dasl/commands.py",
         "soft_wrap=True)\n    if strict:\n        _exit_by(",
         "soft_wrap=True)\n    if True:\n        _exit_by(",
         ("tests/test_cli.py::test_a_run_judges_only_if_it_is_asked_to_be_strict",),
     ),
     Mutant(
-        "a competitor's sampling has no say in the exit code", "bayes_dasl/cli.py",
+        "a competitor's sampling has no say in the exit code", "bayes_dasl/commands.py",
         '*(verdict["sampling"] for verdict in verdicts.values()),',
         '*(verdicts[name]["sampling"] for name in (own, MIXTURE) if name in verdicts),',
         ("tests/test_cli.py::test_the_exit_code_tells_the_verdict_where_it_is_asked_to",),
