@@ -23,6 +23,7 @@ TESTS = Path(__file__).resolve().parent
 ALONE = TESTS / "many_study.py"
 
 
+@pytest.mark.thorough("2")
 @pytest.mark.parametrize("workers", [0, 2])
 def test_the_tasks_of_a_file_are_done_and_tabled(tmp_path, workers):
     result = invoke("study", ALONE, "--out", tmp_path, "--workers", workers)

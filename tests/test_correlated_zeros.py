@@ -303,6 +303,7 @@ class TestPaths:
             zeros, stats.norm.cdf(slope * np.array([0.0, 0.1, 0.3]) / SCALE), rtol=1e-9
         )
 
+    @pytest.mark.thorough("hurdle")
     @pytest.mark.parametrize(
         "noise",
         [NOISE, bd.noise.HurdleNoise(bd.filtering.CorrelatedLogNoise(AR1), 0.4)],

@@ -96,7 +96,10 @@ def known():
     }
 
 
-LONG = {"compare", "weighting.leave_future_out", "weighting.model_weights"}
+LONG = {
+    *("compare", "weighting.leave_future_out", "weighting.model_weights"),
+    *("DeepEnsemble", "update", "mixture", "diagnose"),
+}
 CASES = [
     pytest.param(code, id=name, marks=[pytest.mark.thorough] * (name in LONG))
     for code, name in EXAMPLES.items()

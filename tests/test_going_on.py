@@ -82,7 +82,7 @@ def assert_alike(one: xr.DataTree, other: xr.DataTree, but: tuple[str, ...] = ()
         )
 
 
-@pytest.mark.thorough("ode-24")
+@pytest.mark.thorough("ode-24", "ode-25")
 @pytest.mark.parametrize("first", [FITTED - 1, FITTED])
 def test_a_forecast_from_the_end_is_that_from_the_start(fitted, monkeypatch, first):
     made, post = fitted

@@ -186,6 +186,7 @@ def test_a_scheduler_that_is_lost_ends_the_run_and_loses_no_row(tmp_path):
     assert said[0].startswith(f"{min(done, 2)} of 2 tasks")
 
 
+@pytest.mark.thorough
 def test_a_script_that_defines_a_module_of_equinox_does_its_tasks_over_workers(tmp_path):
     """By value its classes would refuse their own fields."""
     script = Path(__file__).with_name("many_study.py")

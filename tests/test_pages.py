@@ -39,7 +39,10 @@ LONG = [
     or page
     in (
         "index.md",
-        *(f"how-to/{name}.md" for name in ("recalibrate", "average-models", "compare-models")),
+        *(
+            f"how-to/{name}.md"
+            for name in ("recalibrate", "average-models", "compare-models", "which-engine")
+        ),
     )
 ]
 """Pages whose short form still takes more than nine seconds."""
