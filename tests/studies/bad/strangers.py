@@ -13,7 +13,7 @@ import numpy as np
 import xarray as xr
 
 import bayes_dasl as bd
-from bayes_dasl.cli import _load_run, _load_study
+from bayes_dasl.commands import _load_run, _load_study
 from bayes_dasl.study.scores import table_of
 
 _EXECUTED = 'from pathlib import Path\n\nPath(__file__).with_name("executed").touch()\n'
