@@ -1,5 +1,6 @@
 """`bayes-dasl new`: which columns it takes for what, and that what it writes runs."""
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -126,6 +127,17 @@ def is_years(study, text):
 CHECKS = {
     "pond": is_pond, "river": is_river, "plants": is_plants, "reactor": is_reactor, "years": is_years,
 }  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["pond", "river", "reactor", "years"])
+def test_the_hybrid_of_the_comments_is_ready_to_run(name):
+    new(name)
+    path = Path(f"{name}.py")
+    begun, hybrid, ended = re.split(r"(?s)( +# competitors=.*?# \},\n)", path.read_text())
+    path.write_text(begun + hybrid.replace("# ", "") + ended)
+    study = _load_study(f"{name}.py")
+    study.refuse_bad_input()
+    assert set(study.competitors) == {"hybrid"}
 
 
 def test_a_value_that_is_named_is_driven_by_the_rest():

@@ -283,8 +283,11 @@ def _model(facts: Facts) -> str:
     if facts.forcings:
         options.append(f"        forcings={_code([one.name for one in facts.forcings])},")
     noise = [f"        {_code(one.name)}: {_noise(one)}," for one in facts.series]
-    members = facts.members
-    each = ['    layer = bd.Each(layer, members=load()["subject"].values)'] if members else []
+    made = "return bd.ODE("
+    each = []
+    if facts.members:
+        made = "ode = bd.ODE("
+        each = ['    return bd.Each(ode, members=load()["subject"].values)']
     return "\n".join(
         [
             "def science():",
@@ -294,16 +297,20 @@ def _model(facts: Facts) -> str:
             "    )",
             "",
             "",
-            "def model(equation):",
-            '    """Return the model: an equation, where it starts, and the noise of the data."""',
-            "    layer = bd.ODE(",
-            "        equation,",
+            "def layer():",
+            '    """Return the layer: the equation, and where it starts."""',
+            f"    {made}",
+            "        science(),",
             "        initial={  # EDIT: the states at the first time",
             *initial,
             "        },",
             *options,
             "    )",
             *each,
+            "",
+            "",
+            "def model(layer):",
+            '    """Return the model: a layer, and the noise of the data."""',
             "    noise = {  # EDIT: the scatter of the data around the states",
             *noise,
             "    }",
@@ -362,7 +369,7 @@ def _study(facts: Facts) -> str:
             "        # EDIT: uncomment to let a small network learn what the equation misses.",
             "        # competitors={",
             '        #     "hybrid": model(',
-            "        #         bd.corrected(science(), bd.split(data, time=SPLIT)[0], "
+            "        #         bd.corrected(layer(), bd.split(data, time=SPLIT)[0], "
             f"{_code(first)})",
             "        #     )",
             "        # },",
@@ -372,7 +379,7 @@ def _study(facts: Facts) -> str:
             *lines,
             "    return bd.Study(",
             f"        name={_code(facts.name)},",
-            "        model=model(science()),",
+            "        model=model(layer()),",
             '        label="relaxation",',
             *hybrid,
             "        data=data,",
