@@ -94,7 +94,7 @@ def is_pond(study, text):
     initial, train = study.model.layer.initial["water_level"], study.train["water_level"].values
     assert initial.loc == pytest.approx(train[0], rel=1e-2)
     assert initial.scale == pytest.approx(train.std(), rel=1e-2)
-    assert "# Left out: 'note', which holds text." in text
+    assert "# Left out: 'note', which holds text, such as 'a', in 60 of 60 rows." in text
     assert not hasattr(study.model.layer.vector_field, "year")
 
 
@@ -144,6 +144,14 @@ def test_a_value_that_is_named_is_driven_by_the_rest():
     result = new("reactor", "--value", "conc")
     assert "forcings: cells count" in result.output
     assert _load_study("reactor.py").model.observables == ("conc",)
+
+
+def test_a_column_of_flags_is_not_forecast(tmp_path):
+    table = pond().assign(below=np.arange(60) % 9 == 0).astype({"below": int})
+    table.to_csv("flagged.csv", index=False)
+    result = runner.invoke(app, ["new", "flagged", "--from", "flagged.csv"])
+    assert "left out: below, which flags rows" in result.output
+    assert _load_study("flagged.py").model.observables == ("water_level",)
 
 
 def test_a_study_is_not_replaced_unasked():

@@ -27,6 +27,7 @@ _FORCING_NAMES = re.compile(
     re.I,
 )
 _ROW_NAMES = re.compile(r"|unnamed: \d+|index|row|nr|no|number|evid|mdv|cmt|amt|addl|ii|ss", re.I)
+_FLAG_NAMES = re.compile(r"below|above|censor|flag|lod|loq|quality", re.I)
 _CODES = (-9999.0, -999.0, -99.0, -99.9, -999.9)
 
 
@@ -201,10 +202,13 @@ def _no_series(source: InputTable, label: str, found: Any, who: str | None) -> s
         return "numbers the rows, or says what a dose is"
     if not written.any():
         return "is empty"
-    if found[written].isna().any():
-        return "holds text"
+    texts = source.frame[label][written & found.isna()]
+    if len(texts):
+        return f"holds text, such as '{texts.iloc[0]}', in {len(texts)} of {len(found)} rows"
     if found.nunique() < 2:
         return "is constant"
+    if _FLAG_NAMES.search(bare(label)) and set(found.dropna()) <= {0, 1}:
+        return "flags rows: from_table takes flags of censored values as censored="
     if unit and installed() and parsed(unit) is None:
         return f"has the unit '{unit}', which cannot be read"
     if who and found.groupby(source.frame[who]).nunique().max() < 2:
