@@ -645,6 +645,13 @@ def test_test_data_of_other_times_are_refused(study):
         report(study["post"], study["fc"], later)
 
 
+def test_a_notebook_shows_the_page_in_a_frame_that_keeps_its_styles():
+    shown = Report('<style>p {color: "red"}</style>')
+    assert "<style" not in shown._repr_html_()
+    assert shown.html in unescape(shown._repr_html_())
+    assert len(repr(shown)) < 100
+
+
 def test_save_is_all_or_nothing(tmp_path, monkeypatch):
     path = tmp_path / "report.html"
     path.write_text("old")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from html import escape
 from pathlib import Path
 
 import xarray as xr
@@ -43,8 +44,13 @@ class Report:
         """
         return write_text(path, self.html)
 
+    def __repr__(self) -> str:
+        return f"Report of {len(self.html) / 1e6:.1f} MB; save(path) writes it"
+
     def _repr_html_(self) -> str:
-        return self.html
+        # The styles of a page would change a whole notebook, so the page gets a frame.
+        page = escape(self.html, quote=True)
+        return f'<iframe srcdoc="{page}" title="Report" width="100%" height="800"></iframe>'
 
 
 def report(
