@@ -176,6 +176,7 @@ def test_a_forecast_without_spread_that_misses_is_bad():
     """Its CRPS is infinitely far from what it expects, which overflowed."""
     finding = judged(np.zeros((DRAWS, 30)), np.ones(30))
     assert finding.level == "bad" and "hold 0 of 30 values" in finding.message
+    assert "inf" not in finding.message
 
 
 def test_both_sides_count_beside_replicates(monkeypatch):

@@ -22,6 +22,9 @@ _LEAST, _SURE = 0.5, 0.95
 _REPLICATES = 500
 _DRAWS = 4000
 _VALUES = 400
+# The largest CRPS in units of its expectation. Without spread it is infinite, or negative by
+# rounding.
+_FARTHEST = 1e6
 _GROUPS = {
     "lowest third": (0.0, 1 / 3),
     "middle third": (1 / 3, 2 / 3),
@@ -31,8 +34,8 @@ _GROUPS = {
 """Groups of values by the size of the forecast: the range of quantiles of its median."""
 _SUBJECT = "held-out data"
 _TOO_SURE = (
-    "the forecast is too sure of itself: look for effects that the model misses, or values that it "
-    "takes as known"
+    "the errors are larger than the forecast says: look for effects that the model misses, or values "
+    "that it takes as known"
 )
 _TOO_FEW = "hold out more data, or data over a longer time"
 
@@ -256,15 +259,15 @@ def _distance(scored: Ensembles) -> tuple[float, np.ndarray]:
         made = draws[thinned(len(draws), _REPLICATES)]
         targets = np.concatenate([observed[None, some], made[:, some]])
         crps = np.stack([*map(crps_at, draws[:, some].T, targets.T)], axis=1)
-        # A forecast without any spread may be infinitely far from a datum.
+        # A forecast without any spread is infinitely far from a datum in such units.
         with np.errstate(over="ignore"):
-            blocks.append(crps / np.maximum(crps[1:].mean(axis=0), 1e-300))
+            ratios = crps / np.maximum(crps[1:].mean(axis=0), 1e-300)
+        blocks.append(np.clip(ratios, 0.0, _FARTHEST))
     shortest = min(map(len, blocks))
     means = np.concatenate([block[:shortest] for block in blocks], axis=1).mean(axis=1)
     # Values whose replicates are all zero add nothing to the expected CRPS, so the mean may be
     # below one.
-    with np.errstate(over="ignore"):
-        means /= max(float(means[1:].mean()), 1e-300)
+    means /= max(float(means[1:].mean()), 1 / _FARTHEST)
     return float(means[0]), means[1:]
 
 
