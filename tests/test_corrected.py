@@ -123,6 +123,15 @@ def test_a_model_of_it_has_a_gradient_and_check_says_what_the_prior_means(swing)
 
 
 @pytest.mark.thorough
+def test_a_correction_whose_prior_replaces_the_science_is_a_warning(swing):
+    spring = Spring(bd.between(3.0, 5.0))
+    layer = bd.ODE(bd.corrected(spring, swing, "v", share=50.0), {"x": 1.0, "v": 0.0})
+    said = bd.check(bd.Model(layer, bd.NormalNoise(dist.HalfNormal(0.2))), swing)
+    (of_x,) = [f for f in said.findings if f.subject == "correction of x"]
+    assert of_x.level == "warning" and "smaller share=" in of_x.remedy
+
+
+@pytest.mark.thorough
 def test_nothing_is_said_of_a_model_without_correction(swing):
     said = bd.check(
         bd.Model(bd.ODE(Spring(4.0), {"x": 1.0, "v": 0.0}), bd.NormalNoise(dist.HalfNormal(0.2))),

@@ -17,6 +17,12 @@ _DRAWS = 64
 _BATCH = 16
 # Smallest number of draws for a finding.
 _FEW = 20
+# A correction that one draw in twenty makes so many times as large as the science is too large.
+_LARGE = 100.0
+_TOO_LARGE = (
+    "the correction may replace the science: give bd.corrected the ODE, whose units it then knows, "
+    "or a smaller share="
+)
 
 
 def corrections(problem: Problem, draws: Draws) -> Iterator[Finding]:
@@ -51,8 +57,11 @@ def corrections(problem: Problem, draws: Draws) -> Iterator[Finding]:
         if known.size < _FEW:
             continue
         middle, most = np.quantile(known, [0.5, 0.95])
+        large = middle > 1 or most > _LARGE
         yield Finding(
-            "good", f"correction of {name}",
+            "warning" if large else "good",
+            f"correction of {name}",
             f"under the prior it moves {name} by {middle:.2g} of what the science says in the "
             f"median draw, by {most:.2g} in one of twenty",
-        )  # fmt: skip
+            _TOO_LARGE,
+        )

@@ -60,7 +60,8 @@ def corrected(
     Source: Gelman (2006), Prior distributions for variance parameters, for the half-Cauchy scale.
 
     Args:
-        science: the vector field `(t, y, u)` with priors, or an `ODE` with such a vector field.
+        science: an `ODE` whose vector field `(t, y, u)` has priors, or the vector field alone. Give
+            the `ODE` if it has units of its own, states that are not observed, or dates.
         data: the training data, with every state and forcing that the science reads. For an `ODE`,
             missing states are computed by a solve at the prior medians. Rows with gaps are left
             out. The index is the time `t`. Dates become numbers in the units of the `ODE`; for a

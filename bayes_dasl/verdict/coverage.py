@@ -34,8 +34,8 @@ _GROUPS = {
 """Groups of values by the size of the forecast: the range of quantiles of its median."""
 _SUBJECT = "held-out data"
 _TOO_SURE = (
-    "the errors are larger than the forecast says: look for effects that the model misses, or values "
-    "that it takes as known"
+    "the errors are larger than the forecast says: look for effects that the model misses, or "
+    "values that it takes as known"
 )
 _TOO_FEW = "hold out more data, or data over a longer time"
 
