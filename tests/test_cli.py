@@ -32,7 +32,7 @@ from bayes_dasl.cli import app
 from bayes_dasl.commands import _load_study
 from bayes_dasl.prediction import fitted_observables
 from bayes_dasl.reports._text import number, percent
-from bayes_dasl.study import Run, Study, table_of
+from bayes_dasl.study import Run, Study, module_of, table_of
 
 TESTS = Path(__file__).resolve().parent
 ROOT = TESTS.parent
@@ -465,6 +465,13 @@ def written(folder: Path, changes: str) -> Path:
         f"{changes})\n"
     )
     return path
+
+
+def test_a_study_file_may_import_a_file_beside_it(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    (tmp_path / "own_equations.py").write_text("RATE = 0.3\n")
+    (tmp_path / "beside.py").write_text("from own_equations import RATE\n")
+    assert module_of(str(tmp_path / "beside.py")).RATE == 0.3
 
 
 def test_an_unknown_study_is_one_line():

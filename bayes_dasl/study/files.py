@@ -107,7 +107,10 @@ def _of_package(path: Path) -> ModuleType:
 
 
 def _alone(path: Path) -> ModuleType:
-    """Import a file that belongs to no package."""
+    """Import a file that belongs to no package; it may import files beside it."""
+    # Last, so that a file called random.py does not replace another module.
+    if str(path.parent) not in sys.path:
+        sys.path.append(str(path.parent))
     # A study called random.py must not shadow another module.
     name = f"{ALONE}{path.stem}"
     spec = importlib.util.spec_from_file_location(name, path)
