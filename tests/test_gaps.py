@@ -127,6 +127,15 @@ class TestSaid:
             and found.message == "1 of 6 values filled by interpolate, at most 1 in a row"
         )
 
+    @pytest.mark.parametrize(("low", "asked"), [(-9999.0, True), (-99.0, True), (-3.0, False)])
+    def test_check_asks_after_codes_for_missing_values(self, low, asked):
+        data = rainy([1, 2, low, 4, 5, 6])
+        found = [f for f in bd.check(model(), data).findings if f.subject == "missing values of rain"]
+        assert len(found) == asked
+        for one in found:
+            assert one.level == "warning" and one.message.startswith(f"1 of 6 are {low:g}, ")
+            assert f"missing={low:g}" in one.remedy
+
     def test_check_says_that_rows_were_left_out(self):
         """Not a number that is missing, which is refused, but a row: rain that fell then would be
         forgotten.

@@ -18,6 +18,7 @@ from .._jax.tree import dotted
 from .._runs.user_code import place_in_user_code
 from ..data.datasets import FILLED, units_of
 from ..data.dates import in_words, index_in_words
+from ..data.gaps import missing_code
 from ..errors import BayesDaslError, UnreadableError
 from ..inference import NUTS, AbstractEngine, check_engine, pose
 from ..inference.gradient import traced_once
@@ -138,6 +139,7 @@ def _findings_in_order(
     yield from _converted(data, own)
     yield from _without_fingerprint(problem)
     yield from unit_findings(model, numbers)
+    yield from _codes(model, data)
     yield from _filled(model, data)
     yield from _before_the_data(problem, numbers[model.index])
     yield from _rows_left_out(problem, numbers[model.index])
@@ -184,6 +186,20 @@ def _before_the_data(problem: Problem, index: xr.DataArray) -> Iterator[Finding]
                 f"{index_in_words(index, start)} until then it is held constant",
                 "give the data a row at the start, with NaN for what was not observed",
             )  # fmt: skip
+
+
+def _codes(model: Model, data: xr.Dataset) -> Iterator[Finding]:
+    """Warn of values that often stand for missing ones, such as -9999."""
+    for name in (*model.observables, *model.layer.forcings):
+        values = np.asarray(data[name].values, float)
+        if (code := missing_code(values)) is not None:
+            yield Finding(
+                "warning",
+                f"missing values of {name}",
+                f"{int((values == code).sum())} of {values.size} are {code:g}, which often stands "
+                "for a missing value",
+                f"read the table again with bd.from_table(…, missing={code:g})",
+            )
 
 
 def _filled(model: Model, data: xr.Dataset) -> Iterator[Finding]:

@@ -17,6 +17,24 @@ _YEAR = 365.2425 * 86400
 _SEASON = 15.5 * 86400
 # Fewest known values for the mean of a climatology, so that it is not that of a single year.
 _FEWEST = 3
+# Numbers that often stand for a missing value.
+_CODES = (-9999.0, -999.0, -99.0, -99.9, -999.9)
+
+
+def missing_code(values: np.ndarray) -> float | None:
+    """Return the number that stands for missing values, such as -9999; None if there is none.
+
+    Args:
+        values: numbers, with NaN where a value is known to be missing.
+
+    Returns:
+        The lowest value, if it is a usual code and all others are far above it.
+    """
+    known = values[np.isfinite(values)].astype(float)
+    lowest = known.min(initial=np.inf)
+    others = known[known != lowest]
+    far = others.size > 0 and others.min() > lowest / 2
+    return float(lowest) if lowest in _CODES and far else None
 
 
 def fill_gaps(data: xr.Dataset, **rules: str | float) -> xr.Dataset:

@@ -10,6 +10,7 @@ import pandas as pd
 
 from ..errors import DataError
 from .columns import date_formats
+from .gaps import missing_code
 from .input_table import InputTable, Source, bare, units_in_header
 from .units import installed, parsed
 
@@ -28,7 +29,6 @@ _FORCING_NAMES = re.compile(
 )
 _ROW_NAMES = re.compile(r"|unnamed: \d+|index|row|nr|no|number|evid|mdv|cmt|amt|addl|ii|ss", re.I)
 _FLAG_NAMES = re.compile(r"below|above|censor|flag|lod|loq|quality", re.I)
-_CODES = (-9999.0, -999.0, -99.0, -99.9, -999.9)
 
 
 @dataclass(frozen=True)
@@ -202,7 +202,7 @@ def _no_series(source: InputTable, label: str, found: Any, who: str | None) -> s
         return "numbers the rows, or says what a dose is"
     if not written.any():
         return "is empty"
-    texts = source.frame[label][written & found.isna()]
+    texts: Any = source.frame[label][written & found.isna()]
     if len(texts):
         return f"holds text, such as '{texts.iloc[0]}', in {len(texts)} of {len(found)} rows"
     if found.nunique() < 2:
@@ -217,13 +217,8 @@ def _no_series(source: InputTable, label: str, found: Any, who: str | None) -> s
 
 
 def _codes(columns: Sequence[Any]) -> tuple[float, ...]:
-    """Return the codes for missing values in columns whose other values lie far above them."""
-    found = set()
-    for cells in columns:
-        lowest = float(cells.min())
-        others = cells[cells != lowest]
-        if lowest in _CODES and len(others) and others.min() > lowest / 2:
-            found.add(lowest)
+    """Return the codes for missing values in the columns."""
+    found = {code for cells in columns if (code := missing_code(cells.to_numpy())) is not None}
     return tuple(sorted(found))
 
 
