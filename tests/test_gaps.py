@@ -130,7 +130,9 @@ class TestSaid:
     @pytest.mark.parametrize(("low", "asked"), [(-9999.0, True), (-99.0, True), (-3.0, False)])
     def test_check_asks_after_codes_for_missing_values(self, low, asked):
         data = rainy([1, 2, low, 4, 5, 6])
-        found = [f for f in bd.check(model(), data).findings if f.subject == "missing values of rain"]
+        found = [
+            f for f in bd.check(model(), data).findings if f.subject == "missing values of rain"
+        ]
         assert len(found) == asked
         for one in found:
             assert one.level == "warning" and one.message.startswith(f"1 of 6 are {low:g}, ")

@@ -150,6 +150,7 @@ def left_out_exactly(data, noise=NOISE):
 VAGUE = 3.0
 
 
+@pytest.mark.thorough
 def test_an_outlying_member_is_left_out_by_moment_matching():
     """It moves the centre further than importance weights alone can take back."""
     data = series(OLD, [0.5, -0.5, 0.0, 14.0]).isel(time=[0])

@@ -38,7 +38,7 @@ LONG = [
     if page.startswith(("tutorials/", "explanation/"))
     or page
     in (
-        "index.md",
+        *("index.md", "reference/results.md"),
         *(
             f"how-to/{name}.md"
             for name in ("recalibrate", "average-models", "compare-models", "which-engine")

@@ -45,7 +45,7 @@ def test_a_flow_is_cut_to_what_the_coarse_grid_transports(small):
     assert 0.07 < float(noise.std()) < 0.13
 
 
-@pytest.mark.thorough("no closure", "textbook", "Smagorinsky")
+@pytest.mark.thorough("no closure", "textbook", "Smagorinsky", "hybrid")
 @pytest.mark.parametrize("closure", turbulence.CLOSURES)
 def test_every_closure_predicts_the_flow_and_others(small, closure):
     every = turbulence.flows(0)
