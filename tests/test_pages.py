@@ -8,6 +8,7 @@ import matplotlib.pyplot as plt
 import pytest
 
 import bayes_dasl as bd
+from tests.studies.readability import user_pages, words
 
 ROOT = Path(__file__).resolve().parents[1]
 _SPEC = importlib.util.spec_from_file_location("docs_build", ROOT / "docs" / "build.py")
@@ -55,6 +56,12 @@ def test_the_code_of_a_page_runs(page, tmp_path, monkeypatch):
     monkeypatch.setattr(bd, "fit", brief_fit)
     exec(compile(CODE[page], page, "exec"), {"__name__": "__main__"})
     plt.close("all")
+
+
+def test_user_pages_are_short():
+    counted = {page: words(page) for page in user_pages()}
+    assert sum(counted.values()) <= 25_000
+    assert max(counted.values()) <= 2500
 
 
 def test_outputs_of_pages_belong_to_their_code():
