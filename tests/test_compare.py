@@ -151,7 +151,7 @@ def test_what_may_be_chance_is_called_so():
 
 def test_one_window_tells_no_error():
     found = bd.compare({"a": result([0.0]), "b": result([-50.0])})
-    assert np.isnan(found.table.loc["b", "log_score_error"])
+    assert np.isnan(found.table.loc["b", "log_score_error"]) and "nan" not in str(found)
     assert [finding.level for finding in said(found, "against")] == ["warning"]
 
 

@@ -8,6 +8,8 @@ import matplotlib.pyplot as plt
 import pytest
 
 import bayes_dasl as bd
+from bayes_dasl.study import study_files
+from tests.studies import release
 from tests.studies.readability import user_pages, words
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -56,6 +58,15 @@ def test_the_code_of_a_page_runs(page, tmp_path, monkeypatch):
     monkeypatch.setattr(bd, "fit", brief_fit)
     exec(compile(CODE[page], page, "exec"), {"__name__": "__main__"})
     plt.close("all")
+
+
+def test_every_command_of_the_evidence_is_there():
+    for command in release.commands():
+        program, *words = command.split()
+        if program == "python":
+            assert importlib.util.find_spec(words[1]), command
+        else:
+            assert program == "bayes-dasl" and words[1] in study_files(), command
 
 
 def test_user_pages_are_short():

@@ -442,7 +442,7 @@ def test_page_verdict_and_scores_say_the_same_numbers(undrawn, chains):
     ) and of == 11
     assert f"90 % coverage {percent(inside / of)} of test values inside" in text
     lower = re.search(r"its CRPS is (\d+)% lower", told["against wide"])[1]
-    assert f"that of wide is {percent(int(lower) / 100)} lower" in text
+    assert f"worse than wide, whose CRPS is {percent(int(lower) / 100)} lower" in text
     rhat = re.search(r"highest (\d\.\d{3})", told["R-hat of science parameters"])[1]
     sizes = told["effective sample size of science parameters"]
     bulk, tail = re.search(r"bulk (\d+) .* tail (\d+) \((\S+)\)", sizes).groups()[:2]

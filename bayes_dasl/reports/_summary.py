@@ -137,13 +137,14 @@ def _against(name: str, own: pd.DataFrame, other: pd.DataFrame) -> str:
     ours = own.loc[rows, "crps"].to_numpy(float)
     theirs = other.loc[rows, "crps"].to_numpy(float)
     n = own.loc[rows, "n"].to_numpy(float)
+    # A mean over observables belongs to no mean of shares.
+    mean = f" ({number(other.loc['all', 'crps'])})" if len(rows) == 1 else ""
     # Differences below half a per cent would be shown as 0 %.
-    mean = number(other.loc["all", "crps"])
     if (lower := lower_by(ours, theirs, n)) > 0.005:
-        return f"that of {name} is {percent(lower)} lower ({mean})"
+        return f"worse than {name}, whose CRPS is {percent(lower)} lower{mean}"
     if (lower := lower_by(theirs, ours, n)) > 0.005:
-        return f"{percent(lower)} lower than {name} ({mean})"
-    return f"the same as {name} ({mean})"
+        return f"{percent(lower)} lower than {name}{mean}"
+    return f"the same as {name}{mean}"
 
 
 def key_facts(

@@ -242,7 +242,10 @@ def lead_over(table: pd.DataFrame, name: str, windows: float) -> Lead:
         Whether the difference of log scores is significant, and its size.
     """
     difference, error = table.loc[name, ["log_score_difference", "log_score_error"]].astype(float)
-    far = f"{difference:.3g} nats in a window, standard error {error:.2g}"
+    far = f"{difference:.3g} nats in a window"
+    # A single window has no standard error.
+    if np.isfinite(error):
+        far += f", standard error {error:.2g}"
     if np.isnan(difference):
         return Lead("unknown", far)
     if difference == np.inf:
