@@ -139,7 +139,7 @@ def _findings_in_order(
     yield from _converted(data, own)
     yield from _without_fingerprint(problem)
     yield from unit_findings(model, numbers)
-    yield from _codes(model, data)
+    yield from _missing_values(model, data)
     yield from _filled(model, data)
     yield from _before_the_data(problem, numbers[model.index])
     yield from _rows_left_out(problem, numbers[model.index])
@@ -188,7 +188,7 @@ def _before_the_data(problem: Problem, index: xr.DataArray) -> Iterator[Finding]
             )  # fmt: skip
 
 
-def _codes(model: Model, data: xr.Dataset) -> Iterator[Finding]:
+def _missing_values(model: Model, data: xr.Dataset) -> Iterator[Finding]:
     """Warn of values that often stand for missing ones, such as -9999."""
     for name in (*model.observables, *model.layer.forcings):
         values = np.asarray(data[name].values, float)
