@@ -299,7 +299,8 @@ def test_gradients_of_engines():
     least, most = gradients(problem, chains)
     assert (least, most) == (200 + 7 * 300, 200 + 31 * 300)
     inside = pose(networks_in_solvers.model(), networks_in_solvers.data())
-    assert gradients(inside, chains) == (200 + 127 * 300,) * 2
+    # One of the two starts is optimised again in the reparametrisation.
+    assert gradients(inside, chains) == (300 + 127 * 300,) * 2
     for engine in (chains, bd.Joint()):
         assert engine.cost(inside).programs > engine.cost(problem).programs
     begun = dataclasses.replace(
@@ -307,7 +308,8 @@ def test_gradients_of_engines():
     )
     assert gradients(problem, begun) == (least + 700, most + 700)
     shallow = dataclasses.replace(chains, max_tree_depth=3)
-    assert gradients(problem, shallow) == gradients(inside, shallow) == (200 + 7 * 300,) * 2
+    assert gradients(problem, shallow) == (200 + 7 * 300,) * 2
+    assert gradients(inside, shallow) == (300 + 7 * 300,) * 2
     solved = networks_in_solvers.Decay(dist.LogNormal(-0.5, 0.3))
     beside = bd.Residual(bd.ODE(solved, {"y": 2.0}), networks_in_solvers.network())
     assert gradients(
