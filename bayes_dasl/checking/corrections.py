@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -43,12 +44,16 @@ def corrections(problem: Problem, draws: Draws) -> Iterator[Finding]:
         # Predict with the corrections, and with corrections times 0. The change of each observable
         # is rms(with - without) / rms(without).
         realised = realise(model, draw)
-        alone = eqx.tree_at(lambda m: m.layer, realised, amplified(realised.layer, 0.0))
-        both = [m.predict(problem.inputs) for m in (realised, alone)]
-        with_it, without = ([p.values[name] for name in model.observables] for p in both)
+
+        def scaled(factor):
+            layer = amplified(realised.layer, factor)
+            return eqx.tree_at(lambda m: m.layer, realised, layer).predict(problem.inputs)
+
+        both = jax.vmap(scaled)(jnp.array([1.0, 0.0]))
         root = lambda v: jnp.sqrt(jnp.mean(v**2))  # noqa: E731
-        moved = jnp.stack([root(a - b) / root(b) for a, b in zip(with_it, without, strict=True)])
-        return jnp.where(both[0].ok & both[1].ok, moved, jnp.nan)
+        pairs = [both.values[name] for name in model.observables]
+        moved = jnp.stack([root(a - b) / root(b) for a, b in pairs])
+        return jnp.where(both.ok.all(), moved, jnp.nan)
 
     one, held, _ = parted(of, {path: v[0] for path, v in some.items()})
     moved = np.asarray(map_over_draws(one, held, some, batch=_BATCH))
