@@ -256,7 +256,7 @@ class References:
             return eqx.tree_at(
                 lambda o: o.vector_field,
                 first,
-                _MeanField(fields, fine, from_rows(rates, no_rates)),
+                _MeanField(fields, jnp.asarray(fine), from_rows(rates, no_rates)),
             )
 
         def solved(times: Inputs, rates: Array, at_start: Array) -> tuple[Any, Any]:
@@ -266,17 +266,22 @@ class References:
             states, ok, _ = pushed(rates).solve(times, begun)
             return states, ok
 
-        # 3. The reference path has r = 0.
+        # 3. The reference path has r = 0. One solve gives it on the coarse grid and at the data.
         still = in_rows(no_rates)
         at_start = in_rows(_as_row(start))[0]
-        along, _ = solved(dataclasses.replace(inputs, times=grid), still, at_start)
+        data = np.asarray(inputs.times)
+        every = np.unique(np.concatenate([grid, data]))
+        anywhere = dataclasses.replace(inputs, times=jnp.asarray(every))
+
+        def flattened(rates: Array, at_start: Array) -> tuple[Array, Any]:
+            everywhere, ok = solved(anywhere, rates, at_start)
+            at = lambda times: np.searchsorted(every, times)  # noqa: E731
+            along = jax.tree.map(lambda y: y[at(grid)], everywhere)
+            states = jax.tree.map(lambda y: y[at(data)], everywhere)
+            return in_rows(states).ravel(), (along, states, ok)
 
         # 4. Its derivatives by r and by the start, one datum after another by the adjoint.
-        def flattened(rates: Array, at_start: Array) -> tuple[Array, tuple[Any, Any]]:
-            states, ok = solved(inputs, rates, at_start)
-            return in_rows(states).ravel(), (states, ok)
-
-        flat, pull, (states, ok) = jax.vjp(flattened, still, at_start, has_aux=True)
+        flat, pull, (along, states, ok) = jax.vjp(flattened, still, at_start, has_aux=True)
         each = lambda i: pull(jnp.zeros(flat.size).at[i].set(1.0))  # noqa: E731
         by_rates, by_start = jax.lax.map(each, jnp.arange(flat.size), batch_size=_BATCH)
         # 5. Derivatives by the values of a cubic spline through the coarse grid, by the chain rule.
@@ -284,9 +289,9 @@ class References:
         rates = in_rows(pushed(still).rates_along(inputs, grid, along))
         # With zero derivatives after a failed solve, weights keep their prior.
         by_rates, by_start = (jnp.where(ok & jnp.isfinite(v), v, 0.0) for v in (by_rates, by_start))
-        return Path(grid, along, rates, at_start, states, by_rates, by_start)
+        return Path(jnp.asarray(grid), along, rates, at_start, states, by_rates, by_start)
 
-    def _grids(self, inputs: Inputs) -> tuple[Array, Array, Array]:
+    def _grids(self, inputs: Inputs) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Return a coarse grid of times, a fine one, and the cubic spline between them as a matrix.
 
         The matrix `(fine, coarse)` maps values on the coarse grid to values on the fine one.
@@ -298,7 +303,7 @@ class References:
         grid = np.linspace(float(inputs.start), times[-1], size)
         fine = np.linspace(grid[0], grid[-1], _FINER * (size - 1) + 1)
         spline = CubicSpline(grid, np.eye(size))(fine)
-        return jnp.asarray(grid), jnp.asarray(fine), jnp.asarray(spline)
+        return grid, fine, spline
 
 
 def _as_row(values: Any) -> Any:
