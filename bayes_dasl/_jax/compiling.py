@@ -8,6 +8,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.extend.core import Literal
 
 from .devices import computing_devices
@@ -19,6 +20,8 @@ from .trace import inner_programs, open_program, parted
 NO_MOVES = {
     "xla_disable_hlo_passes": "while-loop-invariant-code-motion,while-loop-constant-sinking"
 }
+# Number of rows that `in_batches` evaluates at once.
+_ROWS = 100
 # Share of a program's work above which loop invariants are moved.
 _WORTH_MOVING = 0.015
 # Assumed number of iterations of a loop of unknown length.
@@ -100,6 +103,27 @@ class Program:
         return self._known(
             structure, tuple((jnp.shape(leaf), jnp.result_type(leaf)) for leaf in leaves)
         )
+
+
+def in_batches(
+    program: Callable[..., Any], *arrays: np.ndarray, batch: int = _ROWS
+) -> tuple[np.ndarray, ...]:
+    """Run a program for any number of rows, in batches of one size, so that it compiles once.
+
+    Args:
+        program: a function of a batch of rows of each array; it returns arrays of rows.
+        *arrays: arrays with a leading axis of rows.
+        batch: the number of rows in a batch.
+
+    Returns:
+        The arrays that the program returns, for all rows.
+    """
+    number, parts = len(arrays[0]), []
+    for begin in range(0, number, batch):
+        # Copies of the last row fill the last batch; their results are dropped.
+        index = np.minimum(np.arange(begin, begin + batch), number - 1)
+        parts.append(program(*(a[index] for a in arrays)))
+    return tuple(np.concatenate(column)[:number] for column in zip(*parts, strict=True))
 
 
 def steady_share(program: Any) -> float:

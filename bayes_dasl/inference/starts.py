@@ -256,7 +256,7 @@ def optimised_in(
     Returns:
         Unconstrained parameters, at most n rows.
     """
-    begun = reparametrisation.inverse_many(x)
+    begun, _ = reparametrisation.inverse_many(x)
     with optimiser.within(reparametrisation):
         reached, _ = best_first(optimiser, np.concatenate([optimiser.optimise(begun), begun]))
     return reparametrisation.forward_many(reached[: len(x)])[0]

@@ -43,7 +43,7 @@ from ..starts import (
 )
 from .chains import CHUNK, Chains, Kernel, first_state
 from .pathfinder import Pathfinder
-from .warmup import Warm, WarmUp, chunk, from_plain
+from .warmup import Warm, WarmUp, chunk, transformed
 
 _STARTS = ("modes", "pathfinder")
 # The largest tree depth with networks. Hidden weights have high curvature, so that steps are short,
@@ -266,7 +266,7 @@ class NUTS(AbstractEngine):
                 reparametrisation = references.restored(
                     journal.step("frame", lambda: references.from_draws(begun["reached"]))
                 )
-                state |= from_plain(reparametrisation, state)
+                state |= transformed(reparametrisation, state, back=True)
             # 5. Warm-up from the metric at the mode, Σ = (−∇² log p)⁻¹.
             warm_up = WarmUp(
                 self.warmup, chains, journal, bar, judged, reparametriser, optimiser.evaluate_in
@@ -383,7 +383,7 @@ class NUTS(AbstractEngine):
             position = first_positions(start, optimiser, self.chains, key=key_place)
         else:
             turns = np.arange(self.chains) % len(given)
-            position = optimiser.reparametrisation.inverse_many(given[turns])
+            position = optimiser.reparametrisation.inverse_many(given[turns])[0]
         return (
             found
             | plain.arrays()

@@ -191,10 +191,8 @@ class WarmUp:
         assert self._reparametriser is not None
         reparametriser = self._reparametriser
         evaluate = self._evaluate
-        # 1. Unconstrained parameters x(z), and gradients by x if the chain rule is used.
-        leave = to_plain if evaluate is None else _plain_positions
-        state = state | leave(old, state)
-        trace = trace | leave(old, trace)
+        # 1. Unconstrained parameters x(z).
+        state, trace = (a | transformed(old, a, back=False) for a in (state, trace))
         # 2. Fit to the positions of the later half.
         later = (trace[name][:, trace["lp"].shape[1] // 2 :] for name in ("position", "gradient"))
         reached = [values.reshape(-1, values.shape[-1]) for values in later]
@@ -202,10 +200,10 @@ class WarmUp:
             f"coordinates at {self._begin}", lambda: reparametriser.from_draws(*reached)
         )
         new = reparametriser.restored(arrays)
-        # 3. The new z(x), with gradients by z.
-        if evaluate is None:
-            return new, state | from_plain(new, state), trace | from_plain(new, trace)
-        state, trace = (a | _evaluated(evaluate, new, a) for a in (state, trace))
+        # 3. The new z(x), with gradients by the chain rule, or evaluated anew.
+        state, trace = (a | transformed(new, a, back=True) for a in (state, trace))
+        if evaluate:
+            state, trace = (a | _evaluated(evaluate, new, a) for a in (state, trace))
         return new, state, trace
 
     def _settled(self, trace: Arrays, metric: Metric, *, everywhere: bool) -> bool:
@@ -237,73 +235,35 @@ def _refined(metric: Metric, trace: Arrays) -> Metric:
     return refine(metric, trace["position"], trace["gradient"])
 
 
-def _plain_positions(reparametrisation: Reparametrisation, arrays: Arrays) -> Arrays:
-    """Return unconstrained parameters x(z) under the key `position`.
-
-    Args:
-        reparametrisation: the reparametrisation.
-        arrays: positions z under the key `position`.
-    """
-    z = arrays["position"]
-    x, _ = reparametrisation.forward_many(z.reshape(-1, z.shape[-1]))
-    return {"position": x.reshape(z.shape)}
-
-
 def _evaluated(evaluate: Evaluate, reparametrisation: Reparametrisation, arrays: Arrays) -> Arrays:
-    """Return positions z(x), with log densities and gradients computed at z.
+    """Return `lp` and `gradient`, computed at z.
 
     Args:
         evaluate: computes log densities and gradients in a reparametrisation.
         reparametrisation: the reparametrisation.
-        arrays: unconstrained parameters x under the key `position`.
+        arrays: positions z under the key `position`.
     """
-    x = arrays["position"]
-    z = reparametrisation.inverse_many(x.reshape(-1, x.shape[-1]))
-    lp, gradient = evaluate(reparametrisation, z)
-    return {
-        "position": z.reshape(x.shape),
-        "lp": lp.reshape(x.shape[:-1]),
-        "gradient": gradient.reshape(x.shape),
-    }
+    z = arrays["position"]
+    lp, gradient = evaluate(reparametrisation, z.reshape(-1, z.shape[-1]))
+    return {"lp": lp.reshape(z.shape[:-1]), "gradient": gradient.reshape(z.shape)}
 
 
-def from_plain(reparametrisation: Reparametrisation, arrays: Arrays) -> Arrays:
-    """Transform positions, log densities and gradients from unconstrained x to z.
+def transformed(reparametrisation: Reparametrisation, arrays: Arrays, *, back: bool) -> Arrays:
+    """Transform positions, log densities and gradients from z to unconstrained x, or back.
 
     Args:
         reparametrisation: the reparametrisation z ↦ x.
-        arrays: `position`, `lp` and `gradient` for x.
+        arrays: `position`, `lp` and `gradient` for z, or for x if `back`.
+        back: whether to transform from x to z.
 
     Returns:
-        The same keys for z.
-    """
-    return _transformed(reparametrisation.from_plain, arrays)
-
-
-def to_plain(reparametrisation: Reparametrisation, arrays: Arrays) -> Arrays:
-    """Transform positions, log densities and gradients from z to unconstrained x.
-
-    Args:
-        reparametrisation: the reparametrisation z ↦ x.
-        arrays: `position`, `lp` and `gradient` for z.
-
-    Returns:
-        The same keys for x.
-    """
-    return _transformed(reparametrisation.to_plain, arrays)
-
-
-def _transformed(transform: Callable[..., tuple[np.ndarray, ...]], arrays: Arrays) -> Arrays:
-    """Apply a function of rows to `position`, `lp` and `gradient` with any leading axes.
-
-    Args:
-        transform: maps `(n, dimension)`, `(n,)` and `(n, dimension)` to arrays of these shapes.
-        arrays: the arrays by name; `lp` has the leading axes only.
+        The same keys for x, or for z.
     """
     shape = arrays["lp"].shape
-    flat = (arrays[n].reshape(-1, *arrays[n].shape[len(shape) :]) for n in _POINT)
-    transformed = zip(_POINT, transform(*flat), strict=True)
-    return {name: values.reshape(*shape, *values.shape[1:]) for name, values in transformed}
+    position, lp, gradient = (arrays[n].reshape(-1, *arrays[n].shape[len(shape) :]) for n in _POINT)
+    position, _, *density = reparametrisation.transform_many(position, lp, gradient, back=back)
+    moved = zip(_POINT, (position, *density), strict=True)
+    return {name: values.reshape(*shape, *values.shape[1:]) for name, values in moved}
 
 
 def chunk(

@@ -27,9 +27,7 @@ from .reparametrisation import (
     Identity,
     Reparametrisation,
     arrays_of,
-    each_row,
     from_arrays,
-    in_batches,
 )
 
 # Number of solved prior draws that show which parameters affect predictions directly, and the
@@ -126,32 +124,11 @@ class Linearised(Reparametrisation):
         """Return this map if it is switched on, else the identity."""
         return self if self.on else Identity()
 
-    # Forward and inverse share most of their work, so that one compiled program serves both.
-    def forward_many(self, z: Float[np.ndarray, "n dimension"]) -> tuple[np.ndarray, np.ndarray]:
-        """Return x `(n, dimension)` and log |det J| `(n,)` for many z."""
-        return in_batches(_both_ways, (self, False), z)  # pyright: ignore
-
-    def inverse_many(self, x: Float[np.ndarray, "n dimension"]) -> np.ndarray:
-        """Return z `(n, dimension)` for many x."""
-        return self.inverse_with_log_det(x)[0]
-
-    def inverse_with_log_det(
-        self, x: Float[np.ndarray, "n dimension"]
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Return z `(n, dimension)` and log |det ∂x/∂z| `(n,)` for many x."""
-        return in_batches(_both_ways, (self, True), x)  # pyright: ignore
-
-
-@Program
-def _both_ways(shared, v):
-    """Return x(z) or z(x) for many rows, with log |det ∂x/∂z|.
-
-    Args:
-        shared: the reparametrisation, and whether to return z(x).
-        v: rows of z, or of x.
-    """
-    reparametrisation, back = shared
-    return each_row(lambda v: reparametrisation.both_ways(v, back), v)
+    def transformed(
+        self, v: Float[Array, " dimension"], lp: Array, gradient: Array, back: Bool[Array, ""]
+    ) -> tuple[Array, Array, Array, Array]:
+        """Transform a position; its log density and gradient are NaN, and evaluated anew."""
+        return *self.both_ways(v, back), jnp.nan * lp, jnp.nan * gradient
 
 
 class Linearisation:
@@ -434,7 +411,7 @@ class Linearisation:
             positions: unconstrained parameters.
         """
         # −log N(z) + log |det ∂x/∂z| = ½ |z|² + log |det J| + constant.
-        z, log_dets = fitted.inverse_with_log_det(positions)
+        z, log_dets = fitted.inverse_many(positions)
         nats = np.mean(0.5 * np.sum(z[:, self.weights] ** 2, axis=1) + log_dets)
         return float(np.nan_to_num(nats, nan=np.inf))
 

@@ -88,7 +88,7 @@ def local_start(
     best = optimised_in(reparametrisation, optimiser, best)
     # 2. Fit again at the new best position, and search for modes of p(z).
     reparametrisation, arrays = around(best[0])
-    x, objectives = best_first(optimiser, reparametrisation.inverse_many(best))
+    x, objectives = best_first(optimiser, reparametrisation.inverse_many(best)[0])
     inside = modes_among(optimiser, x, objectives, tried, failed, maker.precision)
     # Objectives are averages over jitters: take the log density instead.
     log_densities = or_lowest(optimiser.evaluate(inside.modes)[0])

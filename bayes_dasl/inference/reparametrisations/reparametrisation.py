@@ -1,5 +1,6 @@
 """The interface of all reparametrisations of a posterior, and the identity."""
 
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
@@ -7,15 +8,12 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
-from ..._jax.compiling import Program
+from ..._jax.compiling import Program, in_batches
 from ..._jax.devices import computing_devices
 from ..._runs.journal import Arrays
 from ...errors import MismatchError
-
-# Number of rows that a program takes at once.
-_BATCH = 100
 
 
 class Reparametrisation(eqx.Module):
@@ -71,49 +69,50 @@ class Reparametrisation(eqx.Module):
         value, gradient = value_and_gradient(x)
         return value + log_det, pull((gradient, jnp.ones(())))[0]
 
+    def transformed(
+        self, v: Float[Array, " dimension"], lp: Array, gradient: Array, back: Bool[Array, ""]
+    ) -> tuple[Array, Array, Array, Array]:
+        """Transform a position, its log density and its gradient from z to x, or from x to z.
+
+        Args:
+            v: z, or x if `back`.
+            lp: the log density of `v`.
+            gradient: the gradient of `lp` by `v`.
+            back: whether to transform from x to z.
+
+        Returns:
+            x or z, log |det ∂x/∂z|, and the log density and its gradient there.
+        """
+        z = jnp.where(back, self.inverse(v), v)
+        (x, log_det), pull = jax.vjp(self.forward, z)
+        # log p(z) = log p(x) + log|det J|, and its gradient is Jᵀ ∇ₓ log p + ∇ log|det J|.
+        (by_z,) = pull((gradient, jnp.ones(())))
+        # ∇ₓ log p = J⁻ᵀ (∇_z log p − ∇ log|det J|): the inverse has the Jacobian J⁻¹.
+        (slope,) = pull((jnp.zeros_like(x), jnp.ones(())))
+        (by_x,) = jax.vjp(self.inverse, x)[1](gradient - slope)
+        other = (z, lp + log_det, by_z), (x, lp - log_det, by_x)
+        moved, lp, gradient = jax.tree.map(lambda a, b: jnp.where(back, a, b), *other)
+        return moved, log_det, lp, gradient
+
+    def transform_many(
+        self,
+        v: Float[np.ndarray, "n dimension"],
+        lp: Float[np.ndarray, " n"],
+        gradient: Float[np.ndarray, "n dimension"],
+        *,
+        back: bool,
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """Return the results of `transformed` for many positions, as arrays of rows."""
+        program = functools.partial(_transformed_rows, (self, back))
+        return in_batches(program, v, lp, gradient)  # pyright: ignore
+
     def forward_many(self, z: Float[np.ndarray, "n dimension"]) -> tuple[np.ndarray, np.ndarray]:
         """Return x `(n, dimension)` and log |det J| `(n,)` for many z."""
-        return in_batches(_forward_rows, self, z)  # pyright: ignore
+        return self.transform_many(z, np.zeros(len(z)), np.zeros_like(z), back=False)[:2]
 
-    def inverse_many(self, x: Float[np.ndarray, "n dimension"]) -> np.ndarray:
-        """Return z `(n, dimension)` for many x."""
-        return in_batches(_inverse_rows, self, x)[0]
-
-    def from_plain(
-        self,
-        x: Float[np.ndarray, "n dimension"],
-        lp: Float[np.ndarray, " n"],
-        gradient: np.ndarray,
-    ) -> tuple[np.ndarray, ...]:
-        """Transform positions, log densities and gradients from x to z; no solver runs.
-
-        Args:
-            x: unconstrained parameters.
-            lp: log densities of x.
-            gradient: gradients of `lp` by x, `(n, dimension)`.
-
-        Returns:
-            z, log densities of z, and their gradients by z.
-        """
-        return in_batches(_from_plain, self, x, lp, gradient)
-
-    def to_plain(
-        self,
-        z: Float[np.ndarray, "n dimension"],
-        lp: Float[np.ndarray, " n"],
-        gradient: np.ndarray,
-    ) -> tuple[np.ndarray, ...]:
-        """Transform positions, log densities and gradients from z to x; no solver runs.
-
-        Args:
-            z: parameters of the reparametrisation.
-            lp: log densities of z.
-            gradient: gradients of `lp` by z, `(n, dimension)`.
-
-        Returns:
-            x, log densities of x, and their gradients by x.
-        """
-        return in_batches(_to_plain, self, z, lp, gradient)
+    def inverse_many(self, x: Float[np.ndarray, "n dimension"]) -> tuple[np.ndarray, np.ndarray]:
+        """Return z `(n, dimension)` and log |det J| `(n,)` for many x."""
+        return self.transform_many(x, np.zeros(len(x)), np.zeros_like(x), back=True)[:2]
 
 
 class Identity(Reparametrisation):
@@ -146,13 +145,11 @@ class Identity(Reparametrisation):
         """Return the given log density and gradient at z, without a Jacobian term."""
         return value_and_gradient(z)
 
-    def forward_many(self, z: Float[np.ndarray, "n dimension"]) -> tuple[np.ndarray, np.ndarray]:
-        """Return z unchanged, and log |det J| = 0 for each position."""
-        return z, np.zeros(len(z))
-
-    def inverse_many(self, x: Float[np.ndarray, "n dimension"]) -> np.ndarray:
-        """Return x unchanged."""
-        return x
+    def transform_many(
+        self, v: np.ndarray, lp: np.ndarray, gradient: np.ndarray, *, back: bool
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """Return the arguments unchanged, and log |det J| = 0 for each position."""
+        return v, np.zeros(len(v)), lp, gradient
 
 
 @runtime_checkable
@@ -220,72 +217,12 @@ def from_arrays(arrays: Mapping[str, Any], like: Any) -> Any:
     return jax.tree.unflatten(structure, [jnp.asarray(arrays[name]) for name in names])
 
 
-def each_row(one: Callable[..., Any], *rows: Array) -> Any:
-    """Apply a function to each row of some arrays.
-
-    On a CPU rows are evaluated one after another, since the work for one row fits into the cache.
-    On an accelerator they are evaluated as a batch.
-
-    Args:
-        one: the function of one row of each array.
-        *rows: arrays with a leading axis of rows.
-    """
-    if computing_devices()[0].platform == "cpu":
-        return jax.lax.map(lambda row: one(*row), rows)
-    return jax.vmap(one)(*rows)
-
-
+# One compiled program serves all maps of many rows.
 @Program
-def _forward_rows(reparametrisation, z):
-    return each_row(reparametrisation.forward, z)
-
-
-@Program
-def _inverse_rows(reparametrisation, x):
-    return (each_row(reparametrisation.inverse, x),)
-
-
-@Program
-def _from_plain(reparametrisation, x, lp, gradient):
-    def one(x, lp, gradient):
-        z = reparametrisation.inverse(x)
-        # log p(z) = log p(x) + log|det J|, and its gradient is Jᵀ ∇ₓ log p + ∇ log|det J|.
-        (_, log_det), pull = jax.vjp(reparametrisation.forward, z)
-        return z, lp + log_det, pull((gradient, jnp.ones(())))[0]
-
-    return each_row(one, x, lp, gradient)
-
-
-@Program
-def _to_plain(reparametrisation, z, lp, gradient):
-    def one(z, lp, gradient):
-        x, log_det = reparametrisation.forward(z)
-        slope = jax.grad(lambda q: reparametrisation.forward(q)[1])(z)
-        # ∇ₓ log p = J⁻ᵀ (∇_z log p − ∇ log|det J|): the inverse has the Jacobian J⁻¹.
-        (by_x,) = jax.vjp(reparametrisation.inverse, x)[1](gradient - slope)
-        return x, lp - log_det, by_x
-
-    return each_row(one, z, lp, gradient)
-
-
-def in_batches(program: Any, shared: Any, *arrays: np.ndarray) -> tuple[np.ndarray, ...]:
-    """Run a program for any number of rows, in batches of one size, so that it compiles once.
-
-    Args:
-        program: a function of `shared` and of a batch of rows of each array; it returns arrays of
-            rows.
-        shared: an argument that all batches share.
-        *arrays: arrays with a leading axis of rows.
-
-    Returns:
-        The arrays that the program returns, for all rows.
-    """
-    number, parts = len(arrays[0]), []
-    for begin in range(0, number, _BATCH):
-        # Copies of the last row fill the last batch; their results are dropped.
-        index = np.minimum(np.arange(begin, begin + _BATCH), number - 1)
-        parts.append(program(shared, *(np.asarray(a)[index] for a in arrays)))
-    return tuple(
-        np.concatenate([np.asarray(p) for p in column])[:number]
-        for column in zip(*parts, strict=True)
+def _transformed_rows(shared, *rows):
+    reparametrisation, back = shared
+    # On a CPU rows are evaluated one after another, since the work for one row fits into the cache.
+    at_once = None if computing_devices()[0].platform == "cpu" else len(rows[0])
+    return jax.lax.map(
+        lambda row: reparametrisation.transformed(*row, back), rows, batch_size=at_once
     )
