@@ -210,7 +210,7 @@ def uncompiled(monkeypatch):
     pushed = Pushed({}, {}, np.ones(256, bool), np.ones(256, int), {}, solved)
     monkeypatch.setattr(checks, "push", lambda *_, **__: pushed)
     monkeypatch.setattr(
-        checks, "Sharded", lambda *_: lambda x: (np.zeros(len(x)), np.ones(x.shape))
+        checks, "many_gradients", lambda _: lambda x: (np.zeros(len(x)), np.ones(x.shape))
     )
 
 
@@ -224,7 +224,7 @@ def test_the_cost_is_that_of_the_engine(engine, uncompiled):
 def costly(monkeypatch, seconds, engine, model):
     """The finding on the cost of an engine that is said to take so many seconds."""
     monkeypatch.setattr(type(engine), "cost", lambda self, problem: Cost(1, 1, 1))
-    laps = iter([0.0, seconds, *[0.0] * 10])  # compiling takes the time
+    laps = iter([0.0, 0.0, 0.0, seconds, *[0.0] * 10])  # compiling takes the time
     monkeypatch.setattr(checks.time, "perf_counter", lambda: next(laps))
     [cost] = [f for f in bd.check(model, benign(), engine).findings if f.subject == "cost"]
     return cost

@@ -113,8 +113,7 @@ def test_failures_count_first_and_then_the_time(monkeypatch, solved, seconds, be
 
     monkeypatch.setattr(solver_choice, "push", push)
     monkeypatch.setattr(solver_choice, "choose", lambda *_: "forward")
-    monkeypatch.setattr(solver_choice, "traced_once", lambda *_: (None, None))
-    monkeypatch.setattr(solver_choice, "lap_times", lambda *_, **__: [32 * next(laps)])
+    monkeypatch.setattr(solver_choice, "seconds_a_gradient", lambda *_, **__: next(laps))
     found = choose_solver(*PROBLEMS["tsit5"])
     assert found.solver == best
     assert isinstance(found.model.layer.solver, Rodas5P) is (best == "rodas5p")

@@ -21,9 +21,8 @@ from ..data.dates import in_words, index_in_words
 from ..data.gaps import missing_code
 from ..errors import BayesDaslError, UnreadableError
 from ..inference import NUTS, AbstractEngine, check_engine, pose
-from ..inference.gradient import traced_once
-from ..inference.problem import Problem
-from ..inference.sharding import Sharded
+from ..inference.gradient import many_gradients, traced_once
+from ..inference.problem import Evaluation, Problem
 from ..layers import ODE, Jump, solver_settings
 from ..layers.layer import begins
 from ..model import Model
@@ -348,17 +347,20 @@ def _prior(problem: Problem, pushed: Pushed) -> Iterator[Finding]:
 
 def _gradient(problem: Problem, engine: AbstractEngine, *, key: Array) -> Iterator[Finding]:
     """Evaluate density and gradient at prior draws, and estimate the cost of a fit."""
+    began = time.perf_counter()
     try:
         strategy = engine.gradient_mode(problem)
         value_and_gradient, _ = traced_once(problem, strategy)
     except BayesDaslError as error:
         yield Finding("bad", "gradient", str(error), "mend this first")
         return
-    run = Sharded(value_and_gradient, _GRADIENTS)
-    positions = problem.prior(_GRADIENTS, key=key)
+    choosing = time.perf_counter() - began
+    run = many_gradients(value_and_gradient)
+    positions = np.asarray(problem.prior(_GRADIENTS, key=key))
     began = time.perf_counter()
     value, gradient = run(positions)
-    compiling = time.perf_counter() - began
+    # If `choose` has compiled the program, its time is about half of that of both modes.
+    compiling = max(time.perf_counter() - began, choosing / 2)
     finite = np.isfinite(value)
     broken = finite & ~np.isfinite(gradient).all(axis=1)
     if broken.any():
@@ -383,7 +385,7 @@ def _gradient(problem: Problem, engine: AbstractEngine, *, key: Array) -> Iterat
     yield _cost(run, positions, compiling, problem, engine)
 
 
-def _unused(problem: Problem, positions: Array, gradient: np.ndarray) -> Iterator[Finding]:
+def _unused(problem: Problem, positions: np.ndarray, gradient: np.ndarray) -> Iterator[Finding]:
     """Warn of parameters that no datum depends on.
 
     For such a parameter, the gradient of the posterior equals that of the prior at all positions.
@@ -410,13 +412,19 @@ def _unused(problem: Problem, positions: Array, gradient: np.ndarray) -> Iterato
         )  # fmt: skip
 
 
-def _cost(run, positions, compiling: float, problem: Problem, engine: AbstractEngine) -> Finding:
+def _cost(
+    run: Evaluation,
+    positions: np.ndarray,
+    compiling: float,
+    problem: Problem,
+    engine: AbstractEngine,
+) -> Finding:
     """Estimate the time of a fit from the time of a gradient.
 
     The median of several measurements is robust to other load on the machine.
 
     Args:
-        run: a function that evaluates the gradients at all positions.
+        run: evaluates the gradients at all positions.
         positions: unconstrained positions.
         compiling: the time of the first evaluation, which includes compilation.
         problem: the posterior.

@@ -13,8 +13,7 @@ from .._jax.devices import keep_programs
 from .._jax.keys import as_key
 from ..errors import ModelError
 from ..inference import pose
-from ..inference.gradient import choose, traced_once
-from ..inference.sharding import lap_times
+from ..inference.gradient import choose, seconds_a_gradient
 from ..layers import ODE
 from ..layers.ode import find_solver
 from ..model import Model
@@ -23,7 +22,6 @@ from ..priors import draw_prior
 
 _SOLVERS = ("tsit5", "rodas5p")
 _DRAWS = 32
-_LAPS = 2
 
 
 @dataclass(frozen=True)
@@ -121,9 +119,7 @@ def _try(model: Model, solver: str, data: xr.Dataset, *, key: Array) -> _Trial:
     problem = pose(model, data)
     draws = {path: np.asarray(v) for path, v in draw_prior(model, _DRAWS, key=key).items()}
     pushed = push(model, problem.inputs, draws)
-    gradient, _ = traced_once(problem, choose(problem, "auto"))
-    # The fastest repetition is least disturbed by other work on the machine.
-    seconds = min(lap_times(gradient, problem.prior(_DRAWS, key=key), _DRAWS, laps=_LAPS)) / _DRAWS
+    seconds = seconds_a_gradient(problem, choose(problem, "auto"), _DRAWS, key=key)
     return _Trial(
         solver, model, int(pushed.ok.sum()), _DRAWS, int(np.median(pushed.steps)), seconds
     )

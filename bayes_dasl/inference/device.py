@@ -9,12 +9,9 @@ import numpy as np
 
 from .._runs.journal import Arrays, Journal
 from ..errors import MismatchError, ModelError
-from .gradient import traced_once
+from .gradient import seconds_a_gradient
 from .problem import Problem
-from .sharding import lap_times, shards_of
-
-# Repetitions of a speed measurement.
-_LAPS = 5
+from .sharding import shards_of
 
 
 def kinds() -> list[str]:
@@ -109,7 +106,4 @@ def _fastest_kind(device: str, problem: Problem, batch: int) -> Arrays:
 def _gradients_a_second(problem: Problem, batch: int, kind: str) -> float:
     """Return the number of gradients per second on a kind of device, measured at prior draws."""
     with jax.default_device(jax.devices(kind)[0]):
-        value_and_gradient, _ = traced_once(problem)
-        draws = problem.prior(batch, key=jax.random.key(0))
-        times = lap_times(value_and_gradient, draws, batch, laps=_LAPS)
-    return batch * _LAPS / sum(times)
+        return 1 / seconds_a_gradient(problem, "reverse", batch, key=jax.random.key(0))

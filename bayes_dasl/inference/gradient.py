@@ -3,18 +3,21 @@
 import contextlib
 import json
 import re
+import time
 from pathlib import Path
 
 import diffrax
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array
 
+from .._jax.compiling import in_batches
 from .._jax.devices import cache_folder, computing_devices
 from .._jax.trace import parted
 from .._runs.files import write_text
 from ..errors import BayesDaslError, ModelError, WriteError
-from .problem import LogDensity, Problem, ValueAndGradient
-from .sharding import lap_times
+from .problem import Evaluation, LogDensity, Problem, ValueAndGradient
+from .sharding import Sharded
 
 STRATEGIES = ("auto", "forward", "reverse")
 # Forward mode carries one tangent per parameter: a few are cheaper than an adjoint solve.
@@ -23,8 +26,10 @@ _FORWARD_UP_TO, _REVERSE_FROM = 8, 65
 _MANY_STATES = 30
 # Forward mode must take at most this share of the time of reverse mode.
 _MARGIN = 0.8
-# Prior draws and repetitions of the measurement.
-_POSITIONS, _LAPS = 16, 3
+# Number of positions at which `many_gradients` takes gradients at once.
+BATCH = 16
+# Repetitions of the measurement.
+_LAPS = 3
 
 
 def choose(problem: Problem, wanted: str) -> str:
@@ -80,7 +85,10 @@ def _remembered(problem: Problem) -> str:
     noted = None if note is None else _noted(note)
     if noted is not None:
         return noted
-    seconds = {strategy: _measure(problem, strategy) for strategy in ("forward", "reverse")}
+    seconds = {
+        way: seconds_a_gradient(problem, way, BATCH, key=jax.random.key(0))
+        for way in STRATEGIES[1:]
+    }
     strategy = "forward" if seconds["forward"] < _MARGIN * seconds["reverse"] else "reverse"
     if note is not None:
         text = json.dumps({"strategy": strategy, "seconds_per_gradient": seconds})
@@ -102,16 +110,39 @@ def _noted(note: Path) -> str | None:
     return strategy if strategy in STRATEGIES[1:] else None
 
 
-def _measure(problem: Problem, strategy: str) -> float:
-    """Return the seconds per gradient in a mode of differentiation, with all devices busy.
+def seconds_a_gradient(problem: Problem, strategy: str, count: int, *, key: Array) -> float:
+    """Return the seconds per gradient with all devices busy, without compilation.
+
+    It is the fastest of three runs, which is least disturbed by other work on the machine.
 
     Args:
-        problem: the posterior; gradients are taken at 16 prior draws.
-        strategy: the mode, "forward" or "reverse".
+        problem: the posterior.
+        strategy: the mode of differentiation, "forward" or "reverse".
+        count: the number of prior draws at which gradients are taken together.
+        key: random seed of the draws.
     """
-    _, value_and_gradient, _ = differentiated(problem, strategy)
-    positions = problem.prior(_POSITIONS, key=jax.random.key(0))
-    return min(lap_times(value_and_gradient, positions, _POSITIONS, laps=_LAPS)) / _POSITIONS
+    run = Sharded(traced_once(problem, strategy)[0], count)
+    positions = problem.prior(count, key=key)
+    run.compile(positions)
+    seconds = []
+    for _ in range(_LAPS):
+        began = time.perf_counter()
+        run(positions)
+        seconds.append(time.perf_counter() - began)
+    return min(seconds) / count
+
+
+def many_gradients(value_and_gradient: ValueAndGradient) -> Evaluation:
+    """Return a function that evaluates log densities and gradients at any number of positions.
+
+    It takes 16 positions at once, so that the choice of the mode, `check` and a fit compile the
+    same program.
+
+    Args:
+        value_and_gradient: the function of one position, as `traced_once` returns it.
+    """
+    run = Sharded(value_and_gradient, BATCH)
+    return lambda positions: in_batches(run, positions, batch=BATCH)
 
 
 def differentiated(

@@ -43,6 +43,8 @@ type LogDensity = Callable[[Float[Array, " dimension"]], Float[Array, ""]]
 type ValueAndGradient = Callable[
     [Float[Array, " dimension"]], tuple[Float[Array, ""], Float[Array, " dimension"]]
 ]
+type Evaluation = Callable[[Float[np.ndarray, "n dimension"]], tuple[np.ndarray, ...]]
+"""Returns log densities `(n,)` and gradients `(n, dimension)` at any number of positions."""
 
 
 class Terms(NamedTuple):

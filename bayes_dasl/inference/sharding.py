@@ -1,7 +1,6 @@
 """Run one program for many independent items, on all cores of a CPU or on all accelerators."""
 
 import functools
-import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -14,26 +13,6 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec, SingleDeviceShardin
 from .._jax.compiling import compiled
 from .._jax.devices import computing_devices, cores
 from .._jax.trace import parted
-
-
-def lap_times(one: Callable[..., Any], items: Any, count: int, *, laps: int) -> list[float]:
-    """Return the seconds that each of several runs over all items takes, without compilation.
-
-    Args:
-        one: the function of one item.
-        items: a tree of arrays with a leading axis of items.
-        count: the number of items.
-        laps: the number of runs that are timed.
-    """
-    run = Sharded(one, count)
-    run.compile(items)
-    times = []
-    # The first run also warms caches up, and does not count.
-    for _ in range(1 + laps):
-        began = time.perf_counter()
-        run(items)
-        times.append(time.perf_counter() - began)
-    return times[1:]
 
 
 def shards_of(platform: str) -> int:

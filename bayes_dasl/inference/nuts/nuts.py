@@ -13,7 +13,7 @@ from ..._findings import Finding
 from ..._runs.journal import Arrays, Journal, ProgressBar, concatenated
 from ...errors import ModelError, ReadError
 from ..engine import AbstractEngine, Cost, Facts, Modes, Samples
-from ..gradient import STRATEGIES, choose, differentiated
+from ..gradient import STRATEGIES, choose, differentiated, many_gradients
 from ..problem import Problem
 from ..reparametrisations.centring import centring_of, has_dependent
 from ..reparametrisations.linearised import has_linear, linearisation_of
@@ -236,8 +236,13 @@ class NUTS(AbstractEngine):
         try:
             # 4. Modes, and the first position of each chain.
             dependent = local.dependent if local else ()
+            # With references, unconstrained parameters are evaluated only, by a smaller program.
             optimiser = Optimiser(
-                value_and_gradient, self.map_starts, local and local.like, dependent
+                value_and_gradient,
+                self.map_starts,
+                local and local.like,
+                dependent,
+                many_gradients(value_and_gradient) if references else None,
             )
             if isinstance(self.start, AbstractEngine):
                 found = self.start.run(problem, key=key_paths, journal=journal, bar=bar)
