@@ -9,6 +9,7 @@ import threading
 from pathlib import Path
 from types import ModuleType
 
+import dask
 import numpy as np
 import pytest
 from tasks_of_many import (
@@ -148,6 +149,8 @@ def test_a_scheduler_has_its_own_workers_and_must_answer(tmp_path):
         )
     with pytest.raises(ModelError, match="no scheduler answers at here"):
         run_many(square, [{"number": 1}], tmp_path / "rows.jsonl", scheduler="here", **quiet)
+    # Later work in this process does not go to the scheduler that did not answer.
+    assert dask.config.get("scheduler", None) is None
 
 
 CLUSTER = """

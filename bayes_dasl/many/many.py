@@ -522,8 +522,9 @@ def _over_workers(
             client = stack.enter_context(Client(stack.enter_context(cluster)))
         else:
             try:
+                # A client that cannot connect would stay Dask's default for later work.
                 client = (
-                    stack.enter_context(Client(scheduler))
+                    stack.enter_context(Client(scheduler, set_as_default=False))
                     if isinstance(scheduler, str)
                     else scheduler
                 )
@@ -534,7 +535,7 @@ def _over_workers(
         # 3. Submit a few tasks per thread, and a new one whenever one ends.
         waiting = iter(tasks)
         running: dict[Any, Task] = {}
-        ended = as_completed([])
+        ended = as_completed([], loop=client.loop)
 
         def fill():
             """Submit as many tasks as the current workers can take."""
