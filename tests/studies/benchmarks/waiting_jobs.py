@@ -208,6 +208,8 @@ def steady(bd):
 
 
 JOBS = {job.__name__: job for job in (science, network, tank, lake, fisher, steady)}
+# The README's example keeps 500 draws of each chain; all other jobs have the default.
+DRAWS = {"tank": 500}
 
 
 def run(name: str) -> dict[str, float]:
@@ -231,7 +233,8 @@ def run(name: str) -> dict[str, float]:
     done("import and model")
     str(bd.check(model, train))
     done("check")
-    post = bd.fit(model, train, key=0, progress=False)
+    engine = bd.NUTS(draws=DRAWS[name]) if name in DRAWS else bd.NUTS()
+    post = bd.fit(model, train, engine, key=0, progress=False)
     done("fit")
     forecast = bd.forecast(model, post, data)
     done("forecast")
