@@ -50,7 +50,7 @@ _STARTS = ("modes", "pathfinder")
 # and longer trajectories only turn back.
 DEEPEST = 7
 # Probability of a cautious draw with networks.
-_CAUTIOUS = 0.1
+_CAUTIOUS = 0.2
 # Typical draws of a warm-up that ends by itself, and least and most leapfrog steps of a draw. They
 # serve to estimate the cost.
 _WARMUP = 300
