@@ -12,7 +12,6 @@ from jaxtyping import Array, Float
 from ..._findings import Finding
 from ..._runs.journal import Arrays, Journal, ProgressBar, concatenated
 from ...errors import ModelError, ReadError
-from ...networks.network import networks
 from ..engine import AbstractEngine, Cost, Facts, Modes, Samples
 from ..gradient import STRATEGIES, choose, differentiated, many_gradients
 from ..problem import Problem
@@ -50,9 +49,8 @@ _STARTS = ("modes", "pathfinder")
 # The largest tree depth with networks. Hidden weights have high curvature, so that steps are short,
 # and longer trajectories only turn back.
 DEEPEST = 7
-# Probability of a cautious draw with networks whose random weights are all in last layers, and with
-# other networks.
-_CAUTIOUS = 0.1, 0.2
+# Probability of a cautious draw with networks.
+_CAUTIOUS = 0.2
 # Typical draws of a warm-up that ends by itself, and least and most leapfrog steps of a draw. They
 # serve to estimate the cost.
 _WARMUP = 300
@@ -225,13 +223,7 @@ class NUTS(AbstractEngine):
         kernel = Kernel(log_density, self.target_acceptance, self.max_tree_depth)
         if references:
             depth = min(self.max_tree_depth, DEEPEST)
-            # Beyond the weights of its last layer, a network has a scale.
-            beyond = len(problem.of_groups("network")) - len(references.linear.weights)
-            kernel = dataclasses.replace(
-                kernel,
-                max_tree_depth=depth,
-                cautious=_CAUTIOUS[beyond > len(networks(problem.model))],
-            )
+            kernel = dataclasses.replace(kernel, max_tree_depth=depth, cautious=_CAUTIOUS)
         # 3. Chains, whose program compiles while the modes are searched.
         chains = Chains(
             kernel,
