@@ -208,8 +208,8 @@ def steady(bd):
 
 
 JOBS = {job.__name__: job for job in (science, network, tank, lake, fisher, steady)}
-# The README's example keeps 500 draws of each chain; all other jobs have the default.
-DRAWS = {"tank": 500}
+# The settings of NUTS, if they are not the defaults. The README's example keeps 500 draws.
+SETTINGS = {"tank": {"draws": 500}}
 
 
 def run(name: str) -> dict[str, float]:
@@ -233,8 +233,7 @@ def run(name: str) -> dict[str, float]:
     done("import and model")
     str(bd.check(model, train))
     done("check")
-    engine = bd.NUTS(draws=DRAWS[name]) if name in DRAWS else bd.NUTS()
-    post = bd.fit(model, train, engine, key=0, progress=False)
+    post = bd.fit(model, train, bd.NUTS(**SETTINGS.get(name, {})), key=0, progress=False)
     done("fit")
     forecast = bd.forecast(model, post, data)
     done("forecast")
