@@ -169,6 +169,28 @@ def test_other_coordinates_or_another_start_move_in_the_weights(monkeypatch):
             engine.run(problem, key=jax.random.key(0), journal=Journal(), bar=ProgressBar(False))
 
 
+@pytest.mark.parametrize(
+    ("network", "wanted"),
+    [(bd.Network.fourier, 0.1), (bd.Network.mlp, 0.2)],
+)
+def test_random_inner_weights_need_more_cautious_draws(monkeypatch, network, wanted):
+    asked = []
+
+    class Stop(Exception):
+        """Raised in place of chains."""
+
+    def chains(kernel, *_, **__):
+        asked.append(kernel.cautious)
+        raise Stop
+
+    monkeypatch.setattr(sampler, "Chains", chains)
+    closure = network(("y",), ("y",), dist.HalfNormal(0.3))
+    problem = pose(small.stepped(closure), small.data())
+    with pytest.raises(Stop):
+        SAMPLER.run(problem, key=jax.random.key(0), journal=Journal(), bar=ProgressBar(False))
+    assert asked == [wanted]
+
+
 def test_coordinates_are_part_of_what_a_run_is():
     """A checkpoint belongs to the engine of which these settings are stored."""
     assert bd.NUTS().stored() != bd.NUTS(reparametrisation="none").stored()

@@ -3,7 +3,7 @@
 import contextlib
 import json
 import re
-import time
+import timeit
 from pathlib import Path
 
 import diffrax
@@ -28,8 +28,6 @@ _MANY_STATES = 30
 _MARGIN = 0.8
 # Number of positions at which `many_gradients` takes gradients at once.
 BATCH = 16
-# Repetitions of the measurement.
-_LAPS = 3
 
 
 def choose(problem: Problem, wanted: str) -> str:
@@ -82,8 +80,8 @@ def _remembered(problem: Problem) -> str:
     kind = re.sub(r"\W+", "-", computing_devices()[0].device_kind.lower())
     known = "" if folder is None else problem.without_data().fingerprint()
     note = folder / "gradients" / f"{known}-{kind}.json" if folder and known else None
-    noted = None if note is None else _noted(note)
-    if noted is not None:
+    noted = note and _noted(note)
+    if noted:
         return noted
     seconds = {
         way: seconds_a_gradient(problem, way, BATCH, key=jax.random.key(0))
@@ -103,17 +101,16 @@ def _noted(note: Path) -> str | None:
     The result is None if the file cannot be read or holds neither.
     """
     try:
-        held = json.loads(note.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        strategy = json.loads(note.read_text(encoding="utf-8"))["strategy"]
+    except (OSError, ValueError, KeyError, TypeError):
         return None
-    strategy = held.get("strategy") if isinstance(held, dict) else None
     return strategy if strategy in STRATEGIES[1:] else None
 
 
 def seconds_a_gradient(problem: Problem, strategy: str, count: int, *, key: Array) -> float:
     """Return the seconds per gradient with all devices busy, without compilation.
 
-    It is the fastest of three runs, which is least disturbed by other work on the machine.
+    It is the fastest of five runs, which is least disturbed by other work on the machine.
 
     Args:
         problem: the posterior.
@@ -124,12 +121,7 @@ def seconds_a_gradient(problem: Problem, strategy: str, count: int, *, key: Arra
     run = Sharded(traced_once(problem, strategy)[0], count)
     positions = problem.prior(count, key=key)
     run.compile(positions)
-    seconds = []
-    for _ in range(_LAPS):
-        began = time.perf_counter()
-        run(positions)
-        seconds.append(time.perf_counter() - began)
-    return min(seconds) / count
+    return min(timeit.repeat(lambda: run(positions), number=1)) / count
 
 
 def many_gradients(value_and_gradient: ValueAndGradient) -> Evaluation:

@@ -49,8 +49,9 @@ _STARTS = ("modes", "pathfinder")
 # The largest tree depth with networks. Hidden weights have high curvature, so that steps are short,
 # and longer trajectories only turn back.
 DEEPEST = 7
-# Probability of a cautious draw with networks.
-_CAUTIOUS = 0.2
+# Probability of a cautious draw with networks whose random weights are all in last layers, and with
+# other networks.
+_CAUTIOUS = 0.1, 0.2
 # Typical draws of a warm-up that ends by itself, and least and most leapfrog steps of a draw. They
 # serve to estimate the cost.
 _WARMUP = 300
@@ -223,7 +224,8 @@ class NUTS(AbstractEngine):
         kernel = Kernel(log_density, self.target_acceptance, self.max_tree_depth)
         if references:
             depth = min(self.max_tree_depth, DEEPEST)
-            kernel = dataclasses.replace(kernel, max_tree_depth=depth, cautious=_CAUTIOUS)
+            cautious = _CAUTIOUS[references.linear.inner]
+            kernel = dataclasses.replace(kernel, max_tree_depth=depth, cautious=cautious)
         # 3. Chains, whose program compiles while the modes are searched.
         chains = Chains(
             kernel,

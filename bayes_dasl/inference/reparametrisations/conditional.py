@@ -86,6 +86,8 @@ def from_rows(rows: Float[Array, "time state"], like: States) -> States:
 class LinearModel:
     """Predictions of a model to first order around reference paths of its ODEs, without a solve.
 
+    `inner` is whether a network also has random weights before its last layer.
+
     Args:
         problem: the posterior.
         indices: indices of the last layers' weights in the flat vector.
@@ -106,6 +108,9 @@ class LinearModel:
         self.sd = sd
         last = set(indices)
         self._last = {path for path, site in self.sites.items() if site.start in last}
+        # Beyond the weights of its last layer, a network has a scale.
+        beyond = len(problem.of_groups("network")) - len(indices)
+        self.inner = beyond > len(networks(problem.model))
         self._moments: Any = None
 
     def moments(self, given: "Conditional", x: Float[Array, " dimension"]) -> tuple[Array, Array]:
