@@ -223,6 +223,32 @@ def test_the_warm_up_ends_in_the_metric_of_its_draws():
     np.testing.assert_allclose(np.sqrt(np.diag(factor @ factor.T)), sd, rtol=0.2)
 
 
+class Unfitted:
+    """Fits the identity, whatever the draws."""
+
+    kind, evaluated_anew = "plain", False
+
+    def __init__(self, ends_early):
+        self.ends_early = ends_early
+
+    like = Identity()
+
+    def from_draws(self, positions, gradients):
+        return {}
+
+    def restored(self, arrays):
+        return Identity()
+
+
+@pytest.mark.parametrize(("ends_early", "wanted"), [(True, 250), (False, 450)])
+def test_the_warm_up_ends_early_if_the_reparametrisation_may(ends_early, wanted):
+    place = np.zeros((4, 3))
+    unknown = (0, 1, 2), Unfitted(ends_early)
+    warm_up = WarmUp(None, DrawsOfANormal(np.ones(3)), Journal(), ProgressBar(False), *unknown)
+    found = warm_up.run(first_state(place, np.zeros(4), place), unit(3), Identity())
+    assert (found.draws, found.settled) == (wanted, True)
+
+
 def test_a_step_size_is_found_in_which_most_proposals_are_taken():
     """From a first step of fifty standard deviations, at which hardly any are."""
     sd, metric = 0.01, unit(2)

@@ -88,6 +88,7 @@ class WarmUp:
         self._reparametriser = reparametriser
         anew = reparametriser is not None and reparametriser.evaluated_anew
         self._evaluate = evaluate if anew else None
+        self._ends_early = reparametriser is not None and reparametriser.ends_early
         self._begin = self._steps = 0
         self._seconds = 0.0
 
@@ -113,9 +114,9 @@ class WarmUp:
             if first:
                 trace = {name: values[:, CHUNK // 2 :] for name, values in trace.items()}
             # 2. Stop when the chains agree, but not while the reparametrisation is still fitted.
-            #    One that needs evaluated gradients may also stop in its last fitted window.
+            #    With `ends_early` they may also stop in the last window after which it is fitted.
             early = self._reparametriser is not None and self._begin <= _REFRESHED_UNTIL
-            last = self._evaluate is not None and self._begin == _REFRESHED_UNTIL
+            last = self._ends_early and self._begin == _REFRESHED_UNTIL
             long_enough = not fixed and self._begin >= 4 * CHUNK and (last or not early)
             settled = long_enough and self._settled(trace, metric, everywhere=early)
             # 3. Fit the reparametrisation and then the metric in it.

@@ -144,6 +144,7 @@ class Centring:
 
     kind = "partly centred"
     evaluated_anew = False
+    ends_early = False
 
     def __init__(self, problem: Problem):
         self._problem = problem

@@ -312,7 +312,7 @@ def last_layer(problem: Problem) -> LastLayer:
     parts: dict[str, None] = {}
     for where, network in networks(problem.model):
         if where.startswith("layer."):
-            parts |= dict.fromkeys(_linear_paths(where, network, leaves))
+            parts |= dict.fromkeys(_linear_paths(problem.model, where, network, leaves))
     indices: list[int] = []
     moments: list[list[np.ndarray]] = [[], []]
     for path in parts:
@@ -325,13 +325,16 @@ def last_layer(problem: Problem) -> LastLayer:
     return LastLayer(tuple(indices), mean, sd)
 
 
-def _linear_paths(where: str, network: Network, leaves: dict[str, RandomLeaf]) -> list[str]:
+def _linear_paths(
+    model: Model, where: str, network: Network, leaves: dict[str, RandomLeaf]
+) -> list[str]:
     """Return the paths of a network's last weight and bias.
 
     Only leaves with a normal prior are returned. The list is empty if outputs are not linear in
     them.
 
     Args:
+        model: the model.
         where: path of the network.
         network: the network.
         leaves: all random leaves by path.
@@ -341,8 +344,8 @@ def _linear_paths(where: str, network: Network, leaves: dict[str, RandomLeaf]) -
         return []
     # With a horseshoe prior, outputs are linear in the standard normal factor of the weights.
     at = {f"{where}.{layers[-1]}.{part}" for part in ("weight", "weight.weights.z", "bias")}
-    found = [leaf for leaf in leaves.values() if at & {*leaf.places} and is_normal(leaf)]
-    return [leaf.path for leaf in found] if found and _is_affine(network, where, found) else []
+    found = [leaf.path for leaf in leaves.values() if at & {*leaf.places} and is_normal(leaf)]
+    return found if found and _is_affine(model, where, found) else []
 
 
 def is_normal(leaf: RandomLeaf) -> bool:
@@ -353,25 +356,25 @@ def is_normal(leaf: RandomLeaf) -> bool:
     return isinstance(prior, dist.Normal)
 
 
-def _is_affine(network: Network, where: str, last: list[RandomLeaf]) -> bool:
+def _is_affine(model: Model, where: str, last: list[str]) -> bool:
     """Whether the outputs of a network are affine in some weights.
 
     The test is f((a + b) / 2) = (f(a) + f(b)) / 2 for two prior draws a and b of the weights.
 
     Args:
-        network: the network.
+        model: the model.
         where: path of the network.
-        last: the random leaves of the weights.
+        last: paths of the weights.
     """
-    names = {path.removeprefix(f"{where}.") for leaf in last for path in (leaf.path, *leaf.places)}
-    draws = jax.tree.map(np.asarray, draw_prior(network, 2, key=jax.random.key(0)))
+    draws = jax.tree.map(np.asarray, draw_prior(model, 2, key=jax.random.key(0)))
     # Two draws that differ in these weights only, and their mean.
-    two = {path: v if path in names else v[[0, 0]] for path, v in draws.items()}
+    two = {path: v if path in last else v[[0, 0]] for path, v in draws.items()}
     three = {path: np.concatenate([v, v.mean(axis=0, keepdims=True)]) for path, v in two.items()}
-    at = dict.fromkeys(network.inputs, jnp.asarray(0.5))
 
     def outputs(draw):
-        return jnp.stack([*realise(network, draw)(0.5, at, {}).values()])
+        network = dict(networks(realise(model, draw)))[where]
+        at = dict.fromkeys(network.inputs, jnp.asarray(0.5))
+        return jnp.stack([*network(0.5, at, {}).values()])
 
     one, other, between = np.asarray(jax.jit(jax.vmap(outputs))(three))
     return bool(np.abs(between - (one + other) / 2).max() <= _LINEAR * np.abs([one, other]).max())

@@ -78,12 +78,12 @@ class _Paths:
         }
         self.first: dict[str, Any] = {}
         self.scale: dict[str, float] = {}
-        self.free: dict[str, float] = {}
+        self.free: dict[str, bool] = {}
         for name, value in begun.items():
-            coefficients, scale, free = self._first(name, np.asarray(value), times, seen.get(name))
-            self.first[name], self.scale[name] = coefficients, scale
             # A path through data is fixed, since an optimised one would follow their noise.
-            self.free[name] = float(free)
+            self.first[name], self.scale[name], self.free[name] = self._first(
+                name, np.asarray(value), times, seen.get(name)
+            )
 
     def _features(self, times: np.ndarray, order: int = 0) -> np.ndarray:
         """Return the B-splines, or a derivative of them, at some times, `(time, knot)`.
@@ -249,8 +249,9 @@ class Matching:
         realised = realise(problem.model, problem.constrain(x))
         value, states = problem.log_prior(x), []
         for paths, ode, offset in zip(self._paths, trajectories(realised.layer), away, strict=True):
+            # What depends on fixed paths only, XLA computes once.
             c = {
-                name: first + paths.free[name] * paths.scale[name] * offset[name]
+                name: first + paths.scale[name] * offset[name] if paths.free[name] else first
                 for name, first in paths.first.items()
             }
             states.append(paths.along(c, paths.at_times))

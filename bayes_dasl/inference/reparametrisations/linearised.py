@@ -146,6 +146,7 @@ class Linearisation:
 
     kind = "linearised"
     evaluated_anew = True
+    ends_early = True
     dependent: tuple[int, ...] = ()
 
     def __init__(self, problem: Problem, paths: tuple[str, ...], *, slopes_there: bool = False):

@@ -43,8 +43,6 @@ REPARAMETRISATIONS = ("auto", "none")
 
 # Least and largest number of times of the coarse grid.
 _FEWEST, _MOST = 31, 121
-# Number of adjoint solves that run together.
-_BATCH = 64
 # The largest size of the matrix of derivatives of states by rates.
 _LARGEST = 4_000_000
 # Intervals of the fine grid, on which rates are piecewise linear, per interval of the coarse one.
@@ -105,7 +103,7 @@ def references_of(problem: Problem) -> "References | None":
 
     The model needs reference paths, and a network whose output is linear in its last layer.
     """
-    problem = problem.reversible()
+    problem = problem.forward()
     last = last_layer(problem) if has_reference(problem) else None
     return References(LinearModel(problem, *last)) if last is not None and last.indices else None
 
@@ -137,6 +135,7 @@ class References:
 
     kind = "conditional"
     evaluated_anew = False
+    ends_early = True
 
     def __init__(self, linear: LinearModel):
         self.linear = linear
@@ -267,26 +266,25 @@ class References:
             return states, ok
 
         # 3. The reference path has r = 0. One solve gives it on the coarse grid and at the data.
-        still = in_rows(no_rates)
+        # r is a cubic spline through values on the coarse grid.
+        still = jnp.zeros((grid.size, in_rows(no_rates).shape[1]))
         at_start = in_rows(_as_row(start))[0]
         data = np.asarray(inputs.times)
         every = np.unique(np.concatenate([grid, data]))
         anywhere = dataclasses.replace(inputs, times=jnp.asarray(every))
 
-        def flattened(rates: Array, at_start: Array) -> tuple[Array, Any]:
-            everywhere, ok = solved(anywhere, rates, at_start)
+        def flattened(coarse: Array, at_start: Array) -> tuple[Array, Any]:
+            everywhere, ok = solved(anywhere, jnp.dot(spline, coarse), at_start)
             at = lambda times: np.searchsorted(every, times)  # noqa: E731
             along = jax.tree.map(lambda y: y[at(grid)], everywhere)
             states = jax.tree.map(lambda y: y[at(data)], everywhere)
             return in_rows(states).ravel(), (along, states, ok)
 
-        # 4. Its derivatives by r and by the start, one datum after another by the adjoint.
-        flat, pull, (along, states, ok) = jax.vjp(flattened, still, at_start, has_aux=True)
-        each = lambda i: pull(jnp.zeros(flat.size).at[i].set(1.0))  # noqa: E731
-        by_rates, by_start = jax.lax.map(each, jnp.arange(flat.size), batch_size=_BATCH)
-        # 5. Derivatives by the values of a cubic spline through the coarse grid, by the chain rule.
-        by_rates = jnp.einsum("ifs,fg->igs", by_rates, spline).reshape(len(by_rates), -1)
-        rates = in_rows(pushed(still).rates_along(inputs, grid, along))
+        # 4. Its derivatives by these values and by the start.
+        derivatives = jax.jacfwd(flattened, (0, 1), has_aux=True)
+        (by_rates, by_start), (along, states, ok) = derivatives(still, at_start)
+        by_rates = by_rates.reshape(len(by_rates), -1)
+        rates = in_rows(pushed(in_rows(no_rates)).rates_along(inputs, grid, along))
         # With zero derivatives after a failed solve, weights keep their prior.
         by_rates, by_start = (jnp.where(ok & jnp.isfinite(v), v, 0.0) for v in (by_rates, by_start))
         return Path(jnp.asarray(grid), along, rates, at_start, states, by_rates, by_start)

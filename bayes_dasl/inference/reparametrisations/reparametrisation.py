@@ -161,11 +161,12 @@ class Reparametriser(Protocol):
 
     With `evaluated_anew`, gradients in a new reparametrisation are computed by the solver.
     Otherwise they follow by the chain rule from gradients in the old one. Each class uses the
-    cheaper way.
+    cheaper way. With `ends_early`, a fit to few draws is good enough to end the warm-up.
     """
 
     kind: str
     evaluated_anew: bool
+    ends_early: bool
 
     @property
     def like(self) -> Any:
