@@ -169,26 +169,37 @@ def test_other_coordinates_or_another_start_move_in_the_weights(monkeypatch):
             engine.run(problem, key=jax.random.key(0), journal=Journal(), bar=ProgressBar(False))
 
 
-@pytest.mark.parametrize(
-    ("network", "wanted"),
-    [(bd.Network.fourier, 0.1), (bd.Network.mlp, 0.2)],
-)
-def test_random_inner_weights_need_more_cautious_draws(monkeypatch, network, wanted):
+def kernel_of(engine, network, monkeypatch):
+    """The kernel of an engine's chains for an ODE with a network, without a draw."""
     asked = []
 
     class Stop(Exception):
         """Raised in place of chains."""
 
     def chains(kernel, *_, **__):
-        asked.append(kernel.cautious)
+        asked.append(kernel)
         raise Stop
 
     monkeypatch.setattr(sampler, "Chains", chains)
     closure = network(("y",), ("y",), dist.HalfNormal(0.3))
     problem = pose(small.stepped(closure), small.data())
     with pytest.raises(Stop):
-        SAMPLER.run(problem, key=jax.random.key(0), journal=Journal(), bar=ProgressBar(False))
-    assert asked == [wanted]
+        engine.run(problem, key=jax.random.key(0), journal=Journal(), bar=ProgressBar(False))
+    return asked[0]
+
+
+@pytest.mark.parametrize(
+    ("network", "wanted"),
+    [(bd.Network.fourier, 0.1), (bd.Network.mlp, 0.2)],
+)
+def test_random_inner_weights_need_more_cautious_draws(monkeypatch, network, wanted):
+    assert kernel_of(SAMPLER, network, monkeypatch).cautious == wanted
+
+
+@pytest.mark.parametrize(("depth", "wanted"), [(10, 7), (5, 5)])
+def test_weights_that_are_sampled_directly_have_short_trajectories_too(monkeypatch, depth, wanted):
+    engine = bd.NUTS(max_tree_depth=depth, reparametrisation="none")
+    assert kernel_of(engine, bd.Network.mlp, monkeypatch).max_tree_depth == wanted
 
 
 def test_coordinates_are_part_of_what_a_run_is():

@@ -69,12 +69,14 @@ class NUTS(AbstractEngine):
     parameters. Above that it is dense for up to 128 scientific parameters and latent states, and
     low-rank for the rest. During the warm-up it is fitted to the draws of all chains.
 
+    A draw takes at most 127 steps if weights of networks are unknown.
+
     The sampler chooses a reparametrisation for the model, and names it in the attribute
     `sampled_in`:
 
     - *Networks* in a model that solves only ODEs: given all other parameters, the last layers'
       weights are nearly normal. Starts match vector fields to the data without a solve, and last
-      layers are then drawn from that normal. A draw takes at most 127 steps.
+      layers are then drawn from that normal.
     - *Unknown functions* linear in their weights, such as a `Basis`, in any layer: given
       hyperparameters, scientific parameters and weights are nearly normal.
     - *Hierarchical parameters*, such as those of a population, are centred as far as the data
@@ -148,12 +150,14 @@ class NUTS(AbstractEngine):
         return choose(problem, self.gradient)
 
     def cost(self, problem: Problem) -> Cost:
-        # In the conditional reparametrisation trajectories reach the largest depth.
         inside = networks_inside(problem)
-        least, most = (2**DEEPEST - 1,) * 2 if inside else _LEAPFROGS
+        linear = has_linear(problem)
+        # With networks, trajectories reach the largest depth.
+        deep = problem.of_groups("network") and not linear
+        least, most = (2**DEEPEST - 1,) * 2 if deep else _LEAPFROGS
         draws = (self.warmup or _WARMUP) + self.draws
         deepest = 2**self.max_tree_depth - 1
-        reparametrised = inside or has_dependent(problem) or has_linear(problem)
+        reparametrised = inside or has_dependent(problem) or linear
         again = (
             refined_starts(self.map_starts)
             if reparametrised and self.reparametrisation != "none"
@@ -221,11 +225,11 @@ class NUTS(AbstractEngine):
         if self.reparametrisation != "none" and not references:
             local = centring_of(problem) or linearisation_of(problem)
         reparametriser = references or local
-        kernel = Kernel(log_density, self.target_acceptance, self.max_tree_depth)
-        if references:
-            depth = min(self.max_tree_depth, DEEPEST)
-            cautious = _CAUTIOUS[references.linear.inner]
-            kernel = dataclasses.replace(kernel, max_tree_depth=depth, cautious=cautious)
+        depth = self.max_tree_depth
+        if not local and problem.of_groups("network"):
+            depth = min(depth, DEEPEST)
+        cautious = _CAUTIOUS[references.linear.inner] if references else 0.0
+        kernel = Kernel(log_density, self.target_acceptance, depth, cautious)
         # 3. Chains, whose program compiles while the modes are searched.
         chains = Chains(
             kernel,

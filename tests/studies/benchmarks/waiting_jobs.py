@@ -98,7 +98,7 @@ def tank(bd):
 
 
 def lake(bd):
-    """Three years of a lake's daily temperature with the air above it, corrected."""
+    """Three years of a lake's daily temperature with the air above it."""
 
     class Lake(bd.Module):
         exchange: bd.Scalar
@@ -121,8 +121,8 @@ def lake(bd):
     seen = water + rng.normal(0, 0.3, days.size)
     data = xr.Dataset({"water": ("time", seen), "air": ("time", air)}, {"time": days})
     train, _ = bd.split(data, time=730)
-    hybrid = bd.corrected(Lake(bd.between(0.005, 0.2)), train, "water")
-    layer = bd.ODE(hybrid, {"water": dist.Normal(5.0, 2.0)}, forcings=("air",))
+    field = Lake(bd.between(0.005, 0.2))
+    layer = bd.ODE(field, {"water": dist.Normal(5.0, 2.0)}, forcings=("air",))
     return bd.Model(layer, bd.NormalNoise(dist.LogNormal(-1.0, 1.0))), train, data
 
 
